@@ -1,0 +1,45 @@
+# Needs only python3 (>= 3.11) with venv. CONSTRAINTS=/dev/null lifts the pins (on a machine with a GPU, say).
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: help setup demo test test-all lint format bench docs clean
+help:
+	@echo "make demo | test | test-all | lint | bench | docs | setup"
+
+# One stamp per set of extras: a second make finds it and installs nothing.
+$(VENV)/.stamp-core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-core
+	$(BIN)/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e ".[dev]"
+	touch $@
+
+setup: $(VENV)/.stamp-dev
+
+demo: $(VENV)/.stamp-core
+	$(BIN)/unstir train quick --data emoji --out runs/demo
+	$(BIN)/unstir sample runs/demo --out runs/demo/samples/denoising.gif
+	@echo "Continue with:  . $(BIN)/activate && unstir info runs/demo"
+
+test: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+
+test-all: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.stamp-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,37 @@
+"""What a user says about the data: the ``data`` section of every recipe."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the data is and how to read it."""
+
+    source: str = ""
+    """A built-in name (emoji, digits, swiss-roll, ...), a folder of pictures, a .npy/.npz/.csv file, hf:NAME, or shards (*.tar)."""
+    size: tuple[int, ...] | None = None
+    """Height and width that pictures are resized to (one number: a square). Default: their own where all have the same, at most
+    256; else a square of their median short side, rounded to a multiple of 8, at most 64."""
+    kind: Literal["auto", "image", "signal", "volume", "points"] = "auto"
+    """What an array or table holds, where its shape does not say so."""
+    channels: Literal["auto", "rgb", "rgba", "gray"] = "auto"
+    """Channels of pictures. auto: transparency is laid on the background, and grey pictures stay grey."""
+    background: str = "white"
+    """What lies behind transparent pixels, and beside pictures that are padded: a colour name or #rrggbb."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How a picture of another aspect ratio gets the size: cut its middle, add borders, or distort."""
+    flip: bool = False
+    """Mirror pictures at random, left to right. Not for writing."""
+    labels: bool = True
+    """Use class labels and other conditions where the data has them."""
+    cache: str | None = None
+    """Folder for decoded pictures. Default: $UNSTIR_CACHE, or ~/.cache/unstir."""
+
+    def cache_folder(self) -> Path:
+        """The cache's folder; nothing is created."""
+        return Path(self.cache or os.environ.get("UNSTIR_CACHE") or "~/.cache/unstir").expanduser()

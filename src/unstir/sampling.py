@@ -1,0 +1,188 @@
+"""The one sampling loop, as a generator, and the noise that makes every sample its own.
+
+Everything that samples (the command line, animations, evaluation, distillation) iterates ``trajectory``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unstir.denoiser import Denoiser
+from unstir.prediction import Prediction
+from unstir.process import Process
+
+_MASK = (1 << 64) - 1
+
+
+def mix_seed(*parts: int) -> int:
+    """Hashes whole numbers into one 64-bit seed, so that nearby inputs give unrelated streams.
+
+    Source:
+        splitmix64: Steele, Lea & Flood 2014, https://doi.org/10.1145/2660193.2660195
+    """
+    state = 0
+    for part in parts:
+        state = (state + (part & _MASK) + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state
+
+
+class SampleNoise:
+    """Random numbers for a batch in which sample i's depend on (seed, i, how many draws came before) alone.
+
+    So sample 7 is the same whether 8 or 64 are drawn, in whatever batches, on however many devices. Drawn on the CPU, whose
+    generator gives the same numbers everywhere.
+
+    Args:
+        seed: of the run.
+        indices: the samples' numbers, one per row of the batch.
+        total: how many samples there are in all, where these are one process's share of a batch; by default just these.
+    """
+
+    def __init__(self, seed: int, indices: Sequence[int], total: int | None = None) -> None:
+        self.seed = seed
+        self.indices = list(indices)
+        self.total = total or len(self.indices)
+        self.draws = 0
+        self._generator = torch.Generator()
+
+    def _streams(self) -> Iterator[torch.Generator]:
+        self.draws += 1
+        for index in self.indices:
+            yield self._generator.manual_seed(mix_seed(self.seed, index, self.draws))
+
+    def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """(len(indices), *shape) standard normal noise."""
+        rows = [torch.randn(*shape, dtype=dtype, generator=generator) for generator in self._streams()]
+        return torch.stack(rows)
+
+    def normal_like(self, x: Tensor) -> Tensor:
+        """Standard normal noise in the shape, dtype and on the device of x (B, ...), B = len(indices)."""
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return self.normal(x.shape[1:], dtype).to(x.device, x.dtype)
+
+    def uniform(self) -> Tensor:
+        """(len(indices),) float64 in [0, 1)."""
+        rows = [torch.rand((), dtype=torch.float64, generator=generator) for generator in self._streams()]
+        return torch.stack(rows)
+
+
+class Sampler(ABC):
+    """The third word: a step from x_t to x_s, s < t. A new sampler is a frozen dataclass and a line in ``SAMPLERS``."""
+
+    @abstractmethod
+    def step(
+        self,
+        denoiser: Denoiser,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: dict[str, Tensor],
+        memory: dict[str, Any],
+        rng: SampleNoise,
+    ) -> Tensor:
+        """x_t (B, ...) at time t -> x_s at time s.
+
+        Args:
+            denoiser: the belief; its ``process`` has alpha and sigma.
+            t, s: float64 CPU scalars, s < t; s = 0 is the data.
+            cond: conditions, passed on to the denoiser.
+            memory: for multistep methods, empty at the first step of a run and theirs to fill.
+            rng: fresh noise.
+        """
+
+
+class Grid(ABC):
+    """Where a sampler stops on its way: decreasing times from the process's t_max to 0."""
+
+    @abstractmethod
+    def times(self, process: Process, steps: int) -> Tensor:
+        """(steps + 1,) float64, from t_max to 0."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of the loop did: x_t at time t became x_s at time s, and what the denoiser first said on the way."""
+
+    index: int
+    t: Tensor
+    x_t: Tensor
+    prediction: Prediction
+    s: Tensor
+    x_s: Tensor
+
+
+class _Witness(Denoiser):
+    """Passes every question on and keeps the first answer, so that samplers need not hand it over."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__(denoiser.process)
+        self.denoiser = denoiser
+        self.first: Prediction | None = None
+
+    def forget(self) -> None:
+        self.first = None
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Prediction:
+        prediction = self.denoiser(x_t, t, **cond)
+        self.first = self.first or prediction
+        return prediction
+
+
+def trajectory(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    times: Tensor,
+    x: Tensor,
+    rng: SampleNoise,
+    cond: dict[str, Tensor] | None = None,
+) -> Iterator[Step]:
+    """Walks x (B, ...) down the times, yielding every step. The loop of all samplers.
+
+    Args:
+        denoiser: with its guidance already around it.
+        times: (K + 1,) decreasing; x is at ``times[0]``.
+        x: ``process.prior_sample`` of noise, or data noised to ``times[0]``.
+        rng: fresh noise for stochastic samplers.
+        cond: conditions by name, (B, ...) each.
+
+    Raises:
+        ValueError: unless the times decrease strictly.
+    """
+    if not bool((times[1:] < times[:-1]).all()):
+        raise ValueError(f"sampling times must decrease strictly; got {times.tolist()}")
+    cond = cond or {}
+    memory: dict[str, Any] = {}
+    witness = _Witness(denoiser)
+    for index, (t, s) in enumerate(itertools.pairwise(times)):
+        witness.forget()
+        with (
+            torch.no_grad()
+        ):  # around the step only: a generator must not leave the caller in another mode between steps
+            x_s = sampler.step(witness, x, t, s, cond, memory, rng)
+        assert witness.first is not None
+        yield Step(index, t, x, witness.first, s, x_s)
+        x = x_s
+
+
+def sample(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    times: Tensor,
+    x: Tensor,
+    rng: SampleNoise,
+    cond: dict[str, Tensor] | None = None,
+) -> Tensor:
+    """The end of ``trajectory``: x at the last of the times."""
+    for step in trajectory(denoiser, sampler, times, x, rng, cond):
+        x = step.x_s
+    return x

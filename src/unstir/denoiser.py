@@ -57,6 +57,10 @@ class NetDenoiser(Denoiser):
         parameterization: a name in PARAMETERIZATIONS: what F means.
         sigma_data: standard deviation of the data. With 1 (and a variance-preserving process) c_in is exactly 1.
         learn_variance: the second half of the channels is the variance fraction of Nichol & Dhariwal 2021, eq. 15, in [-1, 1].
+
+    Attributes:
+        autocast: type of the network's arithmetic where it is not that of its weights (bfloat16, say); everything around the
+            network keeps the precision of x_t.
     """
 
     C_NOISE_LIMIT = 2.5  # ln(sigma/alpha) in [-10, 10]: beyond it nothing can be told apart, and the ends are infinite
@@ -75,6 +79,7 @@ class NetDenoiser(Denoiser):
         self.parameterization: Parameterization = PARAMETERIZATIONS[parameterization]
         self.sigma_data = sigma_data
         self.learn_variance = learn_variance
+        self.autocast: torch.dtype | None = None
         parameter = next(network.parameters(), None)
         self._float64 = parameter is not None and parameter.dtype == torch.float64
 
@@ -89,7 +94,8 @@ class NetDenoiser(Denoiser):
             torch.float64 if self._float64 else torch.float32
         )  # the sampler's precision may be higher than the network's
         c_noise = self.c_noise(t).to(dtype).expand(len(x_t)).to(x_t.device)
-        F = self.network((c_in * x_t).to(dtype), c_noise, **cond).to(x_t.dtype)
+        with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
+            F = self.network((c_in * x_t).to(dtype), c_noise, **cond).to(x_t.dtype)
         fraction = None
         if self.learn_variance:
             F, raw = F.chunk(2, dim=1)

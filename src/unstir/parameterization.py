@@ -82,7 +82,7 @@ def _flow(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Coefficients:
     return -torch.ones_like(alpha), torch.ones_like(alpha), torch.ones_like(alpha)
 
 
-def _edm(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Coefficients:
+def edm(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Coefficients:
     """EDM's preconditioning, for any alpha, with the divisions by sigma cancelled so that it holds at sigma = 0.
 
     It is -v for data of unit variance, and in general v measured in units of the data.
@@ -103,5 +103,5 @@ PARAMETERIZATIONS: dict[str, Parameterization] = {
     "v": Parameterization(_v),
     "score": Parameterization(_score),
     "flow": Parameterization(_flow),
-    "edm": Parameterization(_edm),
+    "edm": Parameterization(edm),
 }

@@ -405,7 +405,7 @@ class SubVP(VP):
     Equation:
         alpha(t) as VP,   sigma(t) = 1 - alpha(t)²
     Source:
-        Song et al. 2021, eqs. 14 and 29 (sub-VP), https://arxiv.org/abs/2011.13456
+        Song et al. 2021, eqs. 12 and 29, https://arxiv.org/abs/2011.13456
     """
 
     def sigma(self, t: Tensor) -> Tensor:

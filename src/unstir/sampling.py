@@ -183,6 +183,13 @@ def sample(
     cond: dict[str, Tensor] | None = None,
 ) -> Tensor:
     """The end of ``trajectory``: x at the last of the times."""
-    for step in trajectory(denoiser, sampler, times, x, rng, cond):
+    return end(trajectory(denoiser, sampler, times, x, rng, cond))
+
+
+def end(steps: Iterator[Step]) -> Tensor:
+    """Walks a trajectory of at least one step to its end."""
+    x: Tensor | None = None
+    for step in steps:
         x = step.x_s
+    assert x is not None
     return x

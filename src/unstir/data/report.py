@@ -80,7 +80,9 @@ class Report:
         lines += [f"    {printable(name)}: {count:,} ({percent(count, total)})" for name, count in shown]
         most, least = ranked[0], ranked[-1]
         if most[1] > 10 * max(least[1], 1):
-            lines.append(f"    unbalanced: {printable(most[0])} has {most[1] / max(least[1], 1):.0f} times {printable(least[0])}")
+            lines.append(
+                f"    unbalanced: {printable(most[0])} has {most[1] / max(least[1], 1):.0f} times {printable(least[0])}"
+            )
         return lines
 
     def __str__(self) -> str:

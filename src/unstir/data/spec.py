@@ -50,6 +50,11 @@ class Condition:
         hint = did_you_mean(text, self.names) if self.names else "give its number"
         raise UserError(f"no class {text!r} among the {self.size} classes (numbers 0 to {self.size - 1}): {hint}")
 
+    def titles(self, labels: Tensor) -> list[str]:
+        """(N,) classes -> their names, or their numbers where they have none; "" for the null class."""
+        names = self.names or [str(i) for i in range(self.size)]
+        return [names[i] if i >= 0 else "" for i in labels.tolist()]
+
     def parse(self, value: str) -> Tensor:
         """What a user types -> the condition of one sample, without a batch axis: () int64 for a class, (size,) float32 for a
         vector ("0.1,0.2").
@@ -112,6 +117,13 @@ class DataSpec:
         """Numbers in one sample."""
         return math.prod(self.shape)
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """(lowest, highest) value in model units that the data can have, where the format limits it: pictures, in practice."""
+        if self.kind not in ("image", "volume"):
+            return None
+        return (-1.0, 1.0)  # the loader scales every picture to this range
+
     def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, *[1] * self.rank)
 
@@ -128,11 +140,15 @@ class DataSpec:
         x = x.sub_(self._per_channel(self.offset, x)).div_(self._per_channel(self.scale, x))
         return x.to(torch.float32)
 
+    def in_units(self, x: Tensor) -> Tensor:
+        """(N, *shape) in model units -> the same in the data's units, still channels first and floating point."""
+        return x * self._per_channel(self.scale, x) + self._per_channel(self.offset, x)
+
     def to_data(self, x: Tensor) -> np.ndarray[Any, Any]:
         """(N, *shape) in model units -> (N, ...) in the data's units, dtype and axis order; integers are rounded and clipped."""
         dtype = np.dtype(self.dtype)
         x = x.detach().to("cpu", torch.float64 if dtype.itemsize > 4 else torch.float32)
-        x = x * self._per_channel(self.scale, x) + self._per_channel(self.offset, x)
+        x = self.in_units(x)
         if not self.channel_axis:
             x = x.squeeze(1)
         elif self.channels_last:
@@ -154,7 +170,9 @@ class DataSpec:
     @classmethod
     def from_dict(cls, spec: Mapping[str, Any]) -> DataSpec:
         """The inverse of ``to_dict``."""
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()
+        }
         values["conditions"] = {
             name: Condition(c["kind"], c["size"], tuple(c["names"])) for name, c in spec.get("conditions", {}).items()
         }

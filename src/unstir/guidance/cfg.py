@@ -34,7 +34,7 @@ class ClassifierFreeGuidance(Denoiser):
     Equation:
         uncond + scale (cond - uncond)
     Source:
-        Ho & Salimans 2022, eq. 6 (with w = scale - 1), https://arxiv.org/abs/2207.12598; interval: Kynkäänniemi et al. 2024, eq. 4, https://arxiv.org/abs/2404.07724
+        Ho & Salimans 2022, eq. 6 (with w = scale - 1), https://arxiv.org/abs/2207.12598; interval: Kynkäänniemi et al. 2024, section 3, https://arxiv.org/abs/2404.07724
 
     Args:
         denoiser: trained with its conditions dropped out some of the time.

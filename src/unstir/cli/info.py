@@ -1,0 +1,82 @@
+"""unstir info RUN"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unstir.cli.progress import span
+from unstir.data import Condition, DataSpec
+from unstir.errors import UserError
+from unstir.recipes import Recipe
+from unstir.recipes.serial import to_dict
+from unstir.run import Run
+from unstir.training.checkpoint import Checkpoints
+
+
+def main(words: list[str]) -> None:
+    """Runs the command."""
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: unstir info RUN\n\nSays what a run is, how it went, and how to use it.")
+        return
+    if len(words) > 1:
+        raise UserError(f"unstir info takes one run folder, not also '{words[1]}'")
+    run = Run.open(words[0])
+    name, recipe, spec = run.read_recipe()
+    for line in [*what(run, name, recipe, spec), *how_it_went(run), *how_to_use(run, spec)]:
+        print(line)
+
+
+def _entry(value: Any) -> str:
+    fields = to_dict(value)
+    name = fields.pop("name")
+    inner = ", ".join(f"{key} {item['name'] if isinstance(item, dict) else item}" for key, item in fields.items())
+    return f"{name} ({inner})" if inner else name
+
+
+def what(run: Run, name: str, recipe: Recipe, spec: DataSpec) -> list[str]:
+    """What the run is."""
+    data, sampling = run.data_set(), recipe.sampling
+    return [
+        f"{run.folder}: recipe {name} on {data.get('source')}",
+        f"  data       {data.get('count', 0):,} samples, {spec.kind} {'x'.join(map(str, spec.shape))}, {spec.dtype}",
+        f"  process    {_entry(recipe.process)}",
+        f"  network    {_entry(recipe.network)}",
+        f"  objective  {_entry(recipe.objective)}",
+        f"  sampling   {_entry(sampling.sampler)}, {sampling.steps} steps, grid {_entry(sampling.grid)}, "
+        f"guidance scale {sampling.guidance_scale:g}",
+    ]
+
+
+def how_it_went(run: Run) -> list[str]:
+    """How far training got."""
+    rows, saved = run.metrics(), Checkpoints(run.checkpoints, 1).steps()
+    lines = [f"  saved      step {saved[-1]:,}" if saved else "  saved      nothing yet"]
+    if rows:
+        first, last = rows[0], rows[-1]
+        lines.append(
+            f"  training   {last['step']:,} steps in {span(last['seconds'])}, {last['samples_per_second']:.0f} samples/s, "
+            f"loss {first['loss']:.4f} -> {last['loss']:.4f}"
+        )
+    return lines
+
+
+def _example(name: str, condition: Condition) -> str:
+    if condition.kind == "class":
+        value = condition.names[0] if condition.names else "0"
+        return f"--{name} {value!r}" if " " in value or "&" in value else f"--{name} {value}"
+    return f"--{name} {','.join(['0'] * condition.size)}"
+
+
+def how_to_use(run: Run, spec: DataSpec) -> list[str]:
+    """Conditions, and commands that work."""
+    lines = []
+    usable = {name: c for name, c in spec.conditions.items() if c.kind != "text"}
+    for name, condition in usable.items():
+        names = ", ".join(condition.names[:20]) + (", ..." if len(condition.names) > 20 else "")
+        lines.append(f"  --{name:8s} {condition.kind} of {condition.size}{': ' + names if names else ''}")
+    example = " ".join(_example(name, c) for name, c in usable.items())
+    lines += [
+        f"  sample     unstir sample {run.folder} -n 64 {example + ' ' if example else ''}--out samples.png",
+        f"  go on      unstir train --resume {run.folder} --training.minutes 10",
+    ]
+    return lines

@@ -1,0 +1,133 @@
+"""unstir sample RUN [-n N] [--sampler S] [--steps K] [--guidance-scale W] [--seed I] [--KEY VALUE] [--out FILE]"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from unstir.cli.arguments import parse, take
+from unstir.data import DataSpec
+from unstir.errors import UserError
+from unstir.media.write import write
+from unstir.model import Model
+from unstir.recipes import SamplingConfig
+from unstir.run import Run
+
+USAGE = """usage: unstir sample RUN [-n N] [options] [--out FILE.png|.npz|.npy|.csv|.gif|.webp|FOLDER]
+
+Draws samples from a trained model; without options as the recipe recommends, a row per class.
+`unstir sample RUN --help` lists the options of that run, `unstir info RUN` the conditions it takes."""
+
+ANIMATIONS = (".gif", ".webp")
+
+
+@dataclass(frozen=True)
+class SampleOptions(SamplingConfig):
+    """What to draw and how. Conditions are given by name, e.g. --label 3."""
+
+    n: int = 0
+    """How many samples. Default: 8 of every class (of the first 16), or 64; half as many in an animation."""
+    seed: int = 0
+    """Sample i depends on (seed, i) alone."""
+    batch_size: int = 64
+    """How many at a time; less needs less memory and changes nothing else."""
+    device: str = ""
+    """cpu, cuda or mps; default: the best there is."""
+    out: str = ""
+    """A file, whose ending decides the format, or a folder for one file a sample. Default: a picture in the run folder."""
+
+
+def main(words: list[str]) -> None:
+    """Runs the command."""
+    if not words or words[0].startswith("-"):
+        if words and words[0] not in ("-h", "--help"):
+            raise UserError("name the run folder first: unstir sample RUN")
+        print(USAGE)
+        return
+    run = Run.open(words[0])
+    rest = ["--n" if word == "-n" else word for word in words[1:]]
+    _, recipe, spec = run.read_recipe()
+    given = {name: take(rest, f"--{name}") for name in spec.conditions}
+    recommended = {f.name: getattr(recipe.sampling, f.name) for f in dataclasses.fields(SamplingConfig)}
+    options = parse(SampleOptions(**recommended), _checked(rest, spec), f"unstir sample {run.folder}")
+    draw(run, options, {name: value for name, value in given.items() if value is not None})
+
+
+def _checked(words: list[str], spec: DataSpec) -> list[str]:
+    """The words, unless they ask for a condition that other models have and this one has not."""
+    for name in ("label", "vector", "text", "image"):
+        if f"--{name}" in words and name not in spec.conditions:
+            there = (
+                f"it takes --{', --'.join(spec.conditions)}" if spec.conditions else "it was trained without conditions"
+            )
+            raise UserError(f"this model takes no --{name}; {there}")
+    return words
+
+
+def layout(spec: DataSpec, options: SampleOptions, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """(how many samples, their conditions): a row of 8 per class where neither was said."""
+    label = next((name for name, c in spec.conditions.items() if c.kind == "class"), None)
+    rows = label is not None and label not in given and options.n == 0 and options.labels == "cycle"
+    columns = 4 if Path(options.out).suffix in ANIMATIONS else 8
+    if rows:
+        assert label is not None
+        count = columns * min(spec.conditions[label].size, 16)
+        return count, {**given, label: torch.arange(count) // columns}
+    return options.n or (columns * 8), given
+
+
+def draw(run: Run, options: SampleOptions, given: dict[str, str]) -> None:
+    """Draws the samples and writes them."""
+    if options.n < 0 or options.steps < 1 or options.batch_size < 1:
+        raise UserError("-n, --steps and --batch-size must be positive")
+    model = run.model(_device(options.device))
+    n, cond = layout(model.spec, options, given)
+    out = Path(options.out) if options.out else run.samples / f"samples-seed{options.seed}.png"
+    animate = out.suffix in ANIMATIONS
+    states: list[list[np.ndarray[Any, Any]]] = []
+    pieces, labels = [], []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"drawing {n} samples", total=n * options.steps)
+        for start in range(0, n, options.batch_size):
+            indices = range(start, min(start + options.batch_size, n))
+            frames = []
+            for step in model.trajectory(indices, options, seed=options.seed, **cond):
+                progress.advance(task, len(indices))
+                x = step.x_s
+                if animate:
+                    frames.append(model.spec.to_data(_shown(model, step.x_t, step.t)))
+            pieces.append(x.cpu())
+            states.append(frames)
+            labels += _titles(model, cond, options, indices)
+    x_0 = model.spec.to_data(torch.cat(pieces))
+    trajectory = [np.concatenate(parts) for parts in zip(*states, strict=True)] if animate else None
+    files = write(x_0, out, model.spec, labels=labels or None, trajectory=trajectory)
+    print(f"{n} samples: {files[0] if len(files) == 1 else out}")
+
+
+def _shown(model: Model, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """x_t at the scale of data, so that a picture of it can be seen under every process."""
+    alpha, sigma = model.denoiser.process.scales(t, x_t)
+    return x_t / (alpha.square() + (sigma / model.denoiser.sigma_data).square()).sqrt()
+
+
+def _titles(model: Model, cond: dict[str, Any], options: SampleOptions, indices: range) -> list[str]:
+    """The class name of every sample, where the model has classes."""
+    for name, rows in model.conditions(cond, options, options.seed, indices).items():
+        if model.spec.conditions[name].kind == "class":
+            return model.spec.conditions[name].titles(rows.cpu())
+    return []
+
+
+def _device(name: str) -> torch.device | None:
+    try:
+        return torch.device(name) if name else None
+    except RuntimeError:
+        raise UserError(f"unknown device '{name}': cpu, cuda or mps") from None

@@ -1,0 +1,211 @@
+"""unstir train RECIPE --data SOURCE [--out RUN] [--section.key VALUE ...] [--config FILE] | unstir train --resume RUN"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unstir.cli.arguments import parse, take, wants_help
+from unstir.cli.progress import TrainingDisplay, decoding_progress
+from unstir.errors import UserError
+
+USAGE = """usage: unstir train RECIPE --data SOURCE [--out RUN] [--section.key VALUE ...] [--config FILE]
+       unstir train --resume RUN [--section.key VALUE ...]
+
+Trains a model and ends with a run folder: samples, weights, and all that is needed to go on.
+
+  RECIPE          one of: {recipes}  (unstir recipes)
+  --data SOURCE   a built-in name, a folder of pictures, a .npy/.npz/.csv file, hf:NAME, or shards (*.tar)
+  --out RUN       the run folder (default: runs/RECIPE-DATA)
+  --config FILE   a TOML file of settings, such as another run's recipe.toml
+  --resume RUN    go on with a run that was stopped or killed; more --training.steps or --training.minutes make it longer
+
+Every setting can be given, e.g. --training.minutes 10 --network.channels 96; `unstir train RECIPE --help` lists them."""
+
+
+def main(words: list[str]) -> None:
+    """Runs the command."""
+    words = list(words)
+    resume = take(words, "--resume")
+    if resume is not None:
+        if words and not words[0].startswith("--"):
+            words.pop(0)  # `unstir train RECIPE --resume RUN`: the run knows its recipe
+        return _resume(resume, words)
+    if not words or words[0] in ("-h", "--help"):
+        from unstir.recipes import RECIPES
+
+        print(USAGE.format(recipes=", ".join(RECIPES)))
+        return
+    _start(words)
+
+
+def _settings(recipe: Any, words: list[str], program: str) -> Any:
+    """The recipe with a --config file's settings, then the flags'."""
+    from unstir.recipes.serial import override
+
+    config = take(words, "--config")
+    source = take(words, "--data")
+    if config is not None:
+        recipe = override(recipe, _read_config(Path(config)))
+    if source is not None:
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=source))
+    return parse(recipe, words, program)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            settings = tomllib.load(file)
+    except OSError as error:
+        raise UserError(f"cannot read --config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not valid TOML: {error}") from error
+    return {key: value for key, value in settings.items() if key not in ("format", "unstir", "recipe", "data_set")}
+
+
+def _start(words: list[str]) -> None:
+    from unstir.recipes import recipe as recipe_named
+
+    name, *words = words
+    if name.startswith("-"):
+        raise UserError("name a recipe first: unstir train RECIPE --data SOURCE (unstir recipes lists them)")
+    recipe = recipe_named(name)
+    out = take(words, "--out")
+    recipe = _settings(recipe, words, f"unstir train {name}")
+    if not recipe.data.source and not wants_help(words):
+        raise UserError(
+            f"what to train on? unstir train {name} --data SOURCE (a folder of pictures, or a name such as emoji)"
+        )
+    _stop_on_sigterm()
+    recipe.training.fraction(0, 0.0)  # a run without a length is refused before the data are read
+
+    from unstir.run import Run
+
+    run = Run(out or _default_folder(name, recipe.data.source))
+    if run.exists():
+        raise UserError(
+            f"{run.folder} is a run already. Go on with it: unstir train --resume {run.folder}   Or choose another --out."
+        )
+    _train(run, name, recipe, resume=False)
+
+
+def _resume(folder: str, words: list[str]) -> None:
+    from unstir.run import Run
+
+    run = Run.open(folder)
+    name, recipe, _ = run.read_recipe()
+    _train(run, name, _settings(recipe, words, f"unstir train --resume {folder}"), resume=True)
+
+
+def _default_folder(name: str, source: str) -> Path:
+    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(source).stem).strip("-") or "data"
+    base = Path("runs") / f"{name}-{stem}"
+    folder, number = base, 2
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
+
+
+def _stop_on_sigterm() -> None:
+    """Lets a SIGTERM (a scheduler's way of stopping a job) save the run as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
+    from accelerate import Accelerator
+
+    from unstir.data import load
+    from unstir.training.session import Session
+
+    accelerator = Accelerator(mixed_precision="no")
+    console = Console(quiet=not accelerator.is_main_process, highlight=False)
+    with accelerator.main_process_first():  # the first one decodes and caches, the others find it done
+        with decoding_progress(console) as progress:
+            dataset = load(recipe.data, progress)
+    for line in dataset.report.problems():
+        console.print(f"data: {line}", markup=False, soft_wrap=True)
+    if resume:
+        _check_same_data(run, dataset)
+    session = Session(run, name, recipe, dataset, accelerator)
+    if resume:
+        session.resume()
+        for warning in session.warnings:
+            console.print(f"checkpoints: {warning}", markup=False, soft_wrap=True)
+    session.start(name)
+    if (tensorboard := _tensorboard(run.folder)) is not None and session.main:
+        session.track_with(tensorboard)
+    _say_what(console, session, run)
+    display = TrainingDisplay(console, recipe.training)
+    try:
+        with display:
+            for step in session:
+                display.update(step)
+    except KeyboardInterrupt:
+        session.save()
+        console.print(
+            f"Stopped at step {session.state.step}, and saved. Go on:  unstir train --resume {run.folder}",
+            soft_wrap=True,
+        )
+        sys.stdout.flush()
+        os._exit(130) if accelerator.num_processes > 1 else sys.exit(130)
+    with console.status("drawing samples"):
+        picture = session.write_samples()
+    _say_end(console, session, run, picture)
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
+
+
+def _check_same_data(run: Any, dataset: Any) -> None:
+    before = run.data_set().get("fingerprint")
+    if before and before != dataset.fingerprint:
+        raise UserError(
+            f"the data are not what {run.folder} was trained on (their content or options changed), so it cannot go on exactly.\n"
+            f"Bring the old data back, or start anew from its settings: unstir train RECIPE --config {run.recipe_file} --out NEW"
+        )
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A tracker that writes TensorBoard files, where tensorboardX is installed."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def track(row: dict[str, Any]) -> None:
+        for key, value in row.items():
+            if key != "step":
+                writer.add_scalar(key, value, row["step"])
+
+    return track
+
+
+def _say_what(console: Console, session: Any, run: Any) -> None:
+    spec, data = session.dataset.spec, session.dataset
+    shape = "x".join(map(str, spec.shape))
+    weights = sum(p.numel() for p in session.denoiser.parameters())
+    conditions = ", ".join(f"{n} ({c.size} classes)" if c.kind == "class" else n for n, c in spec.conditions.items())
+    console.print(
+        f"{data.name}: {len(data):,} samples {shape}{', ' + conditions if conditions else ''}; "
+        f"{weights / 1e6:.2f} M weights on {session.accelerator.device.type}"
+        f"{f' x {session.accelerator.num_processes}' if session.accelerator.num_processes > 1 else ''}; run folder {run.folder}",
+        soft_wrap=True,
+    )
+
+
+def _say_end(console: Console, session: Any, run: Any, picture: Path | None) -> None:
+    console.print(f"Trained {session.state.step:,} steps in {session.state.seconds / 60:.1f} minutes.")
+    console.print(f"  samples      {picture}", soft_wrap=True)
+    console.print(f"  run folder   {run.folder}", soft_wrap=True)
+    console.print(f"  sample more  unstir sample {run.folder} --out more.png", soft_wrap=True)
+    console.print(
+        f"  go on        unstir train --resume {run.folder} --training.minutes {2 * session.state.seconds / 60:.0f}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,195 @@
+"""A run: the folder that holds all of a model's life, and loading a model from it.
+
+recipe.toml          everything needed to rebuild it
+model.safetensors    averaged weights, for sampling
+checkpoints/         for exact resumption
+metrics.jsonl        a line every few steps
+samples/             pictures along the way
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import tomli_w
+import torch
+
+from unstir.data import DataSpec
+from unstir.denoiser import NetDenoiser
+from unstir.errors import UserError, did_you_mean
+from unstir.model import Model
+from unstir.recipes import RECIPES, Recipe
+from unstir.recipes.serial import override, to_dict
+from unstir.training.checkpoint import write_atomically
+from unstir.training.devices import autocast_dtype, best_device
+
+FORMAT = 1
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no null."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+class Run:
+    """The paths and files of one run folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.folder / "recipe.toml"
+
+    @property
+    def weights_file(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+    def exists(self) -> bool:
+        """Whether this folder is a run."""
+        return self.recipe_file.is_file()
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """An existing run.
+
+        Raises:
+            UserError: if the folder is not one.
+        """
+        run = cls(folder)
+        if run.exists():
+            return run
+        path = run.folder
+        if not path.exists():
+            siblings = [p.name for p in path.parent.iterdir() if cls(p).exists()] if path.parent.is_dir() else []
+            hint = f"; {did_you_mean(path.name, siblings)}" if siblings else ""
+            raise UserError(f"there is no run folder {path}{hint}")
+        raise UserError(f"{path} is not a run folder: it holds no recipe.toml. 'unstir train' makes run folders.")
+
+    # ---- the recipe --------------------------------------------------------------------------------------------------
+
+    def write_recipe(self, name: str, recipe: Recipe, spec: DataSpec, about_data: dict[str, Any]) -> None:
+        """Writes recipe.toml: the recipe, and what the data were."""
+        import unstir
+
+        contents = {
+            "format": FORMAT,
+            "unstir": unstir.__version__,
+            "recipe": name,
+            **to_dict(recipe),
+            "data_set": _numbers({**about_data, "spec": spec.to_dict()}),
+        }
+        write_atomically(self.recipe_file, lambda file: tomli_w.dump(contents, file))
+
+    def _contents(self) -> dict[str, Any]:
+        try:
+            with self.recipe_file.open("rb") as file:
+                return tomllib.load(file)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.recipe_file} is not a valid recipe: {error}") from error
+
+    def read_recipe(self) -> tuple[str, Recipe, DataSpec]:
+        """The recipe's name, the recipe and the data's description.
+
+        Raises:
+            UserError: a recipe.toml that is damaged, or of a newer version.
+        """
+        contents = self._contents()
+        try:
+            format_, name = contents.pop("format"), contents.pop("recipe")
+            version, data_set = contents.pop("unstir"), contents.pop("data_set")
+            spec = DataSpec.from_dict(data_set["spec"])
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self.recipe_file} is not a valid recipe: {error} is missing or damaged") from error
+        if format_ > FORMAT:
+            raise UserError(
+                f"{self.folder} was written by unstir {version}, which is newer than this one: upgrade unstir"
+            )
+        try:
+            return name, override(RECIPES.get(name, Recipe()), contents), spec
+        except UserError as error:
+            raise UserError(f"{self.recipe_file}: {error}") from error
+
+    def data_set(self) -> dict[str, Any]:
+        """What the data were: source, name, count, fingerprint."""
+        return dict(self._contents().get("data_set", {}))
+
+    # ---- the weights -------------------------------------------------------------------------------------------------
+
+    def write_weights(self, denoiser: NetDenoiser) -> None:
+        """Writes model.safetensors."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in denoiser.state_dict().items()}
+        data = safetensors.torch.save(tensors, metadata={"format": "pt"})
+        write_atomically(self.weights_file, lambda file: file.write(data))
+
+    def model(self, device: torch.device | str | None = None) -> Model:
+        """The trained model, with its averaged weights.
+
+        Raises:
+            UserError: no weights yet, or damaged ones.
+        """
+        _, recipe, spec = self.read_recipe()
+        if not self.weights_file.is_file():
+            raise UserError(f"{self.folder} has no model.safetensors yet: it was never trained as far as a checkpoint")
+        device = torch.device(device) if device is not None else best_device()
+        denoiser = recipe.denoiser.build(recipe.network, recipe.process, spec)
+        try:
+            denoiser.load_state_dict(safetensors.torch.load_file(self.weights_file))
+        except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{self.weights_file} cannot be loaded: {reason}\n'unstir train --resume {self.folder}' writes it anew"
+            ) from error
+        denoiser.autocast = autocast_dtype(recipe.training.precision, device)
+        return Model(denoiser.to(device), spec, recipe)
+
+    # ---- the record --------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut short by a crash is left out."""
+        if not self.metrics_file.is_file():
+            return []
+        rows = []
+        for line in self.metrics_file.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drops lines of steps that were lost in a crash and will be trained again."""
+        rows = [row for row in self.metrics() if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(self.metrics_file, lambda file: file.write(text.encode()))
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Appends a line to metrics.jsonl."""
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def load(folder: str | Path, device: torch.device | str | None = None) -> Model:
+    """Loads a trained model from a run folder: ``unstir.load("runs/demo").sample(16)``.
+
+    Raises:
+        UserError: not a run folder, or one without weights.
+    """
+    return Run.open(folder).model(device)

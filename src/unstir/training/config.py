@@ -1,0 +1,160 @@
+"""How long, how fast and with what a model is trained."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unstir.errors import UserError
+from unstir.training.ema import Average, PowerAverage
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Decay(ABC):
+    """The learning rate's way down, as a factor. A new one is a frozen dataclass and a line in ``DECAYS``."""
+
+    @abstractmethod
+    def __call__(self, fraction: float) -> float:
+        """Fraction of the run that is done, in [0, 1] -> factor on the learning rate."""
+
+
+@dataclass(frozen=True)
+class ConstantDecay(Decay):
+    """No way down: DDPM's choice, which leaves the smoothing to the average of the weights."""
+
+    def __call__(self, fraction: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class LinearDecay(Decay):
+    """Flat until ``start``, then straight down to 0 at the end."""
+
+    start: float = 0.0
+    """Fraction of the run that is flat."""
+
+    def __call__(self, fraction: float) -> float:
+        return min(1.0, (1 - fraction) / (1 - self.start))
+
+
+@dataclass(frozen=True)
+class CosineDecay(Decay):
+    """Half a cosine, from 1 to 0."""
+
+    def __call__(self, fraction: float) -> float:
+        return (1 + math.cos(math.pi * fraction)) / 2
+
+
+DECAYS: dict[str, type[Decay]] = {"constant": ConstantDecay, "linear": LinearDecay, "cosine": CosineDecay}
+
+
+class OptimizerConfig(ABC):
+    """What turns gradients into steps. A new one is a frozen dataclass and a line in ``OPTIMIZERS``."""
+
+    @abstractmethod
+    def build(self, parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+
+
+@dataclass(frozen=True)
+class AdamW(OptimizerConfig):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101); 0 decay is Adam."""
+
+    beta_1: float = 0.9
+    """Memory of the mean gradient."""
+    beta_2: float = 0.99
+    """Memory of the squared gradient."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+
+    def build(self, parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+        betas = (self.beta_1, self.beta_2)
+        # fused: one kernel for all parameters instead of a dozen each
+        return torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=self.weight_decay, fused=True)
+
+
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adamw": AdamW}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how fast and with what the model is trained."""
+
+    steps: int | None = None
+    """Length in optimiser steps. Training ends at whichever of steps, images and minutes comes first."""
+    images: int | None = None
+    """Length in training samples seen."""
+    minutes: float | None = None
+    """Length in minutes of wall-clock time."""
+    batch_size: int = 64
+    """Samples per step, over all processes and accumulated pieces together."""
+    learning_rate: float = 1e-3
+    """Learning rate after warm-up."""
+    warmup: float = 0.02
+    """Fraction of the run in which the learning rate grows from 0."""
+    decay: Decay = field(default_factory=lambda: LinearDecay(0.3))
+    """The learning rate's way down."""
+    optimizer: OptimizerConfig = field(default_factory=AdamW)
+    """What turns gradients into steps."""
+    average: Average = field(default_factory=PowerAverage)
+    """The running average of the weights (EMA) that sampling uses."""
+    gradient_clip: float = 1.0
+    """Longest gradient that is let through (0: any)."""
+    accumulate: int = 1
+    """Work through each batch in this many pieces, to save memory."""
+    precision: Precision = "auto"
+    """Of the network's arithmetic; auto is bf16 where the hardware has it. Weights and everything else are fp32."""
+    compile: bool = False
+    """Compile the network with torch.compile: a minute's wait, then faster steps."""
+    seed: int = 0
+    """Of everything random: weights, data order, noise."""
+    log_every: int = 20
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; one is also written at the end."""
+    keep: int = 3
+    """Checkpoints that are kept."""
+    sample_every: int = 0
+    """Steps between pictures of samples in the run folder (0: only at the end)."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise UserError(
+                f"training.batch_size {self.batch_size} must be a positive multiple of training.accumulate {self.accumulate}"
+            )
+        for name in ("steps", "images", "minutes"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise UserError(f"training.{name} must be positive, not {value}")
+
+    def fraction(self, step: int, seconds: float) -> float:
+        """How much of the run is done after so many steps and seconds, in [0, 1].
+
+        Raises:
+            UserError: if the run has no length at all.
+        """
+        parts = [
+            done / planned
+            for done, planned in (
+                (step, self.steps),
+                (step * self.batch_size, self.images),
+                (seconds / 60, self.minutes),
+            )
+            if planned is not None
+        ]
+        if not parts:
+            raise UserError("this run has no length: give --training.steps, --training.images or --training.minutes")
+        return min(max(parts), 1.0)
+
+    def learning_rate_at(self, fraction: float, step: int) -> float:
+        """The learning rate when so much of the run is done; ``step`` counts from 0."""
+        warm = min(1.0, fraction / self.warmup) if self.warmup > 0 else 1.0
+        if step == 0 and self.warmup > 0:
+            warm = max(warm, 1e-3)  # a first step of length 0 would be wasted
+        return self.learning_rate * warm * self.decay(fraction)

@@ -1,0 +1,214 @@
+"""From a recipe to a run folder: data, model, loop, checkpoints, metrics, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from unstir.data import Dataset
+from unstir.data.order import indices
+from unstir.denoiser import NetDenoiser
+from unstir.errors import UserError
+from unstir.media.write import write
+from unstir.model import Model
+from unstir.objectives import Batch
+from unstir.recipes import Recipe
+from unstir.run import Run
+from unstir.sampling import SampleNoise, end, mix_seed
+from unstir.training.checkpoint import Checkpoints
+from unstir.training.devices import autocast_dtype, keep_freed_memory
+from unstir.training.loop import Loop, Progress, TrainingState
+
+Tracker = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Batches of a data set: which samples make step k, mirrored or not, is a function of (seed, k, position) alone."""
+
+    dataset: Dataset
+    batch_size: int
+    seed: int
+    flip: bool
+
+    def __call__(self, step: int, positions: list[int], rng: SampleNoise) -> Batch:
+        rows = indices(len(self.dataset), self.batch_size, step, self.seed)[positions]
+        flip = rng.uniform() < 0.5 if self.flip else None
+        return Batch(*self.dataset.batch(rows, flip))
+
+
+def fit_recipe(recipe: Recipe, dataset: Dataset, name: str) -> Recipe:
+    """Checks that a recipe can train on such data.
+
+    Raises:
+        UserError: data of another kind, with the recipe that takes it.
+    """
+    from unstir.recipes import RECIPES
+
+    kind = dataset.spec.kind
+    if kind in recipe.kinds:
+        return recipe
+    others = [other for other, candidate in RECIPES.items() if kind in candidate.kinds]
+    raise UserError(
+        f"recipe '{name}' trains on data of kind {' or '.join(recipe.kinds)}, and {dataset.name} holds {kind}; "
+        f"try the recipe {' or '.join(others)}"
+    )
+
+
+class Session:
+    """A training run in progress. Iterate ``session`` to train; it yields the loop's Progress.
+
+    Args:
+        run: the folder, new or to be resumed.
+        name: of the recipe.
+        recipe: with its final settings.
+        dataset: to train on.
+        accelerator: one process or many.
+
+    Raises:
+        UserError: data of the wrong kind, or a checkpoint that cannot be read.
+    """
+
+    def __init__(self, run: Run, name: str, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> None:
+        self.run = run
+        self.recipe = fit_recipe(recipe, dataset, name)
+        self.dataset = dataset
+        self.accelerator = accelerator
+        self.warnings: list[str] = []
+        config = recipe.training
+        if accelerator.device.type == "cpu":
+            keep_freed_memory()
+        torch.manual_seed(mix_seed(config.seed) >> 1)
+        self.denoiser = recipe.denoiser.build(recipe.network, recipe.process, dataset.spec)
+        self.denoiser.autocast = autocast_dtype(config.precision, accelerator.device)
+        self.state = TrainingState(self.denoiser.to(accelerator.device), config)
+        self.saved_step = -1
+        self._checkpoints = Checkpoints(run.checkpoints, config.keep)
+        self._trackers: list[Tracker] = [run.log]
+        if config.compile:
+            self.denoiser.network.compile()
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files."""
+        return bool(self.accelerator.is_main_process)
+
+    def start(self, name: str) -> None:
+        """Makes the run folder.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        if self.main:
+            about = {
+                "source": self.recipe.data.source,
+                "name": self.dataset.name,
+                "count": len(self.dataset),
+                "fingerprint": self.dataset.fingerprint,
+            }
+            self.run.write_recipe(name, self.recipe, self.dataset.spec, about)
+
+    def resume(self) -> None:
+        """Goes back to the newest checkpoint that can be read.
+
+        Raises:
+            UserError: there is none, or it is of another network.
+        """
+        state, broken = self._checkpoints.load()
+        if broken:
+            self.warnings.append(f"damaged and left out: {', '.join(broken)}; going on from step {state['step']}")
+        try:
+            self.state.load_state_dict(state)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint in {self.run.checkpoints} does not fit this recipe's network: {str(error).splitlines()[0]}"
+            ) from error
+        self.saved_step = self.state.step
+        if self.main:
+            self.run.forget_metrics_after(self.state.step)
+
+    def track_with(self, tracker: Tracker) -> None:
+        """Also sends every line of metrics there."""
+        self._trackers.append(tracker)
+
+    def __iter__(self) -> Iterator[Progress]:
+        config = self.recipe.training
+        draw = Draw(self.dataset, config.batch_size, config.seed, self.recipe.data.flip)
+        loop = Loop(self.state, self.recipe.objective, draw, config, self.accelerator)
+        window: list[float] = []
+        for progress in loop:
+            window.append(float(progress.loss))
+            if progress.step % config.log_every == 0:
+                self._log(progress, window)
+                window = []
+            if progress.step % config.checkpoint_every == 0:
+                self.save()
+            if config.sample_every and progress.step % config.sample_every == 0:
+                self.write_samples()
+            yield progress
+        self.save()
+
+    def _log(self, progress: Progress, window: list[float]) -> None:
+        """A line of metrics: means over the steps since the last one, and over all processes."""
+        loss = torch.tensor(sum(window) / len(window), device=self.accelerator.device)
+        loss = self.accelerator.reduce(loss, reduction="mean")
+        if not self.main:
+            return
+        row = {
+            "step": progress.step,
+            "seconds": round(progress.seconds, 3),
+            "loss": float(loss),
+            "gradient_norm": float(progress.gradient_norm),
+            "learning_rate": progress.learning_rate,
+            "samples_per_second": round(progress.samples_per_second, 1),
+        }
+        for tracker in self._trackers:
+            tracker(row)
+
+    def save(self) -> None:
+        """Writes a checkpoint and the weights for sampling, once per step.
+
+        Raises:
+            UserError: if they cannot be written; the last checkpoint is still good.
+        """
+        if self.saved_step == self.state.step:
+            return
+        if self.main:
+            self._checkpoints.save(self.state.step, self.state.state_dict())
+            module = self.state.averaged.module
+            assert isinstance(module, NetDenoiser)
+            self.run.write_weights(module)
+        self.saved_step = self.state.step
+        self.accelerator.wait_for_everyone()
+
+    def model(self) -> Model:
+        """The model as it is now, with its averaged weights."""
+        module = self.state.averaged.module
+        assert isinstance(module, NetDenoiser)
+        module.autocast = self.denoiser.autocast
+        return Model(module, self.dataset.spec, self.recipe)
+
+    def write_samples(self, columns: int = 8) -> Path | None:
+        """Draws a row of samples of every class (at most 16) and writes their picture; every process draws its share."""
+        model, processes = self.model(), self.accelerator.num_processes
+        name, classes = next(
+            ((name, c.size) for name, c in self.dataset.spec.conditions.items() if c.kind == "class"), ("", columns)
+        )
+        count = -(-columns * min(classes, 16) // processes) * processes
+        label = torch.arange(count) // columns % classes
+        share = list(range(count))[self.accelerator.process_index :: processes]
+        cond: dict[str, Any] = {name: label[share]} if name else {}
+        x = end(model.trajectory(share, seed=self.recipe.training.seed, **cond))
+        if processes > 1:  # process p's k-th sample is number k * processes + p
+            x = self.accelerator.gather(x).unflatten(0, (processes, -1)).transpose(0, 1).flatten(0, 1)
+        if not self.main:
+            return None
+        path = self.run.samples / f"step-{self.state.step:07d}.png"
+        labels = self.dataset.spec.conditions[name].titles(label) if name else None
+        write(self.dataset.spec.to_data(x), path, self.dataset.spec, labels=labels)
+        return path

@@ -21,6 +21,8 @@ from unstir.process import PROCESSES, Process
 from unstir.samplers import SAMPLERS, Heun
 from unstir.sampling import SampleNoise, Sampler, sample
 
+torch.set_num_threads(1)  # tiny tensors: with more, the threads wait for each other
+
 # Solvers of the probability-flow ODE with their defaults: name -> order.
 ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
 # What draws fresh noise: name -> settings for a number of steps, with which it converges to the moments of the data.
@@ -133,7 +135,7 @@ class Impulses(SampleNoise):
 
 
 class HalfLearned(Denoiser):
-    """The exact belief, with a variance half-way between the two extremes in the first coordinate."""
+    """The exact belief, with a learned variance half-way between the two extremes."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__(denoiser.process)

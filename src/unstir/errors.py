@@ -15,7 +15,7 @@ class UserError(ValueError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint for a mistyped name: the nearest known ones, or all of them when none is near."""
-    known = list(known)
+    known = list(dict.fromkeys(known))
     near = difflib.get_close_matches(word, known, n=2, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"

@@ -31,8 +31,8 @@ def test_emoji() -> None:
     assert grin[0, 0].tolist() == [255, 255, 255]  # the corner is background
     assert grin[8, 16].tolist() == pytest.approx([255, 200, 40], abs=40)  # the forehead is yellow
     heart = data.x[names.index("heavy black heart")]
-    red, green, blue = heart[14, 16].astype(int)
-    assert red > 200 and green < 90 and blue < 90
+    assert heart[14, 16, 0] > 200
+    assert heart[14, 16, 1:].max() < 90
     assert label.index("flags") == label.names.index("Flags")
 
 

@@ -85,7 +85,7 @@ def main(words: list[str]) -> None:
     if not found:
         names = [formula.name.rpartition(".")[2] for formula in everything]
         raise UserError(
-            f"no formula with '{' '.join(words)}'; {did_you_mean(words[-1], names)}. unstir formulas lists all"
+            f"no formula with '{' '.join(words)}'; {did_you_mean(words[-1], names)} (unstir formulas lists all)"
         )
     if not words:
         width = max(len(formula.name) for formula in found)

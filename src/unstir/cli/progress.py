@@ -28,7 +28,8 @@ def decoding_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     try:
         yield update
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def span(seconds: float) -> str:

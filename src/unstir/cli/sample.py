@@ -93,7 +93,8 @@ def draw(run: Run, options: SampleOptions, given: dict[str, str]) -> None:
     animate = out.suffix in ANIMATIONS
     states: list[list[np.ndarray[Any, Any]]] = []
     pieces, labels = [], []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"drawing {n} samples", total=n * options.steps)
         for start in range(0, n, options.batch_size):
             indices = range(start, min(start + options.batch_size, n))

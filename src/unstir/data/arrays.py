@@ -59,7 +59,11 @@ def read_npz(path: Path, config: DataConfig) -> Contents:
 
 def _plain(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "it holds Python objects, which are never unpickled; save plain numbers" if "allow_pickle" in text or "Python objects" in text else text
+    return (
+        "it holds Python objects, which are never unpickled; save plain numbers"
+        if "allow_pickle" in text or "Python objects" in text
+        else text
+    )
 
 
 def columns(arrays: Mapping[str, Array], n: int, where: str) -> dict[str, Column]:
@@ -142,6 +146,8 @@ def from_array(name: str, x: Array, found: dict[str, Column], config: DataConfig
     if kind == "points" and x.ndim > 2:
         x = x.reshape(len(x), -1)
     report = Report(source=config.source or name, count=len(x))
+    if x.ndim == 1 and kind == "points":
+        report.notes.append("each number is a sample of its own; cut a recording into windows, (N, length), to learn its shape")
     contents = Contents(name, x, kind, content, report, channels_last, channel_axis, columns=found)
     if kind == "image":
         return _picture_options(contents, config)

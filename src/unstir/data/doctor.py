@@ -51,7 +51,7 @@ def _describe_array(contents: Contents) -> None:
     names = contents.channels or tuple(str(i) for i in range(len(found.mean)))
     if len(found.mean) <= 32:
         spread = zip(names, found.mean, found.std, strict=True)
-        report.facts["mean ± std"] = ", ".join(f"{name} {mean:.4g} ± {std:.4g}" for name, mean, std in spread)
+        report.facts["mean ± std"] = ", ".join(f"{name}: {mean:.4g} ± {std:.4g}" for name, mean, std in spread)
     constant = [name for name, low, high in zip(names, found.low, found.high, strict=True) if low == high]
     if constant:
         report.notes.append(f"constant: {some(constant)}; leave it out, there is nothing to learn")
@@ -66,15 +66,16 @@ def _describe_array(contents: Contents) -> None:
         report.classes = {names[i] if names else str(i): int(count) for i, count in enumerate(counts)}
         if (values < 0).any():
             report.facts["without a class"] = f"{int((values < 0).sum()):,}"
-    if len(contents.x) <= PLENTY:
+    if contents.kind != "points" and len(contents.x) <= PLENTY:  # points on a line or grid meet by chance
         report.duplicates = _duplicates(contents)
 
 
 def _duplicates(contents: Contents) -> list[list[str]]:
-    """Groups of sample numbers with the same numbers in them."""
+    """Groups of samples with the same numbers in them, by caption where they have one, else by number."""
+    captions = contents.columns["text"].values if "text" in contents.columns else [""] * len(contents.x)
     groups: dict[bytes, list[str]] = {}
     for i, sample in enumerate(contents.x):
-        groups.setdefault(hashlib.blake2b(sample.tobytes(), digest_size=16).digest(), []).append(str(i))
+        groups.setdefault(hashlib.blake2b(sample.tobytes(), digest_size=16).digest(), []).append(str(captions[i]) or str(i))
     return [group for group in groups.values() if len(group) > 1]
 
 

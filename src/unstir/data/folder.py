@@ -212,7 +212,7 @@ def _refuse(folder: Path, packed: Packed, names: list[str]) -> None:
 
 def describe(packed: Packed, config: DataConfig) -> Report:
     """What is known of any pile of pictures."""
-    report = Report(source=config.source, count=len(packed.names), broken=packed.broken)
+    report = Report(source=config.source, count=len(packed.names), broken=dict(sorted(packed.broken.items())))
     sizes, kinds = packed.sizes, packed.modes
     (height, width), times = sizes.most_common(1)[0]
     if len(sizes) == 1:
@@ -239,14 +239,10 @@ def folder_classes(names: list[str]) -> tuple[list[str] | None, str | None]:
         level += 1
     inside = [p for p in parts if len(p) > level]
     folders = {p[level] for p in inside}
-    if len(folders) < 2 and len(inside) == len(parts):
+    if len(folders) < 2:
         return None, None
     if len(inside) < len(parts):
-        loose = len(parts) - len(inside)
-        return (
-            None,
-            f"{loose} pictures lie beside the sub-folders, so these are not taken for classes" if inside else None,
-        )
+        return None, f"{len(parts) - len(inside)} pictures lie beside the sub-folders, so these are not taken for classes"
     if {name.lower() for name in folders} <= SPLITS:
         return (
             None,

@@ -1,7 +1,8 @@
 """Pictures of one size, and on one background.
 
-Scaling averages over the area that a pixel comes from (no aliasing): a box filter where both sides shrink by whole numbers,
-which is the exact mean of each block rounded half up, and Lanczos otherwise. What already has the size is not touched, to the bit.
+Scaling averages over the area that a pixel comes from (no aliasing). Where both sides shrink by whole numbers it is the mean of
+each block, rounded once (halves up; Pillow's fixed-point division is right to 0.56 of a level). Otherwise Lanczos, rounded after
+each direction. What already has the size is not touched, to the bit.
 """
 
 from __future__ import annotations

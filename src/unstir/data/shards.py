@@ -63,6 +63,8 @@ def read_shards(pattern: str, config: DataConfig, progress: Progress | None = No
         captions = [stream.captions.get(name, "") for name in packed.names] if stream.captions else None
         report.classes = dict(Counter(label for label in labels or [] if label))
         report.facts["shards"] = str(len(urls))
+        cut = [url for url in urls if _cut(url)]
+        report.notes += [f"cut short, what follows is missing: {some(cut)}"] if cut else []
         return {"names": packed.names, "labels": labels, "captions": captions, "report": vars(report)}
 
     x, meta = cache.find_or_build(key, write)
@@ -72,7 +74,7 @@ def read_shards(pattern: str, config: DataConfig, progress: Progress | None = No
 
 
 def expand(pattern: str) -> list[str]:
-    """The shards that a pattern names, in order. A UserError if one is not there."""
+    """The shards that a pattern names, in order. A UserError if one is not there, or no .tar file."""
     import braceexpand  # comes with webdataset
 
     urls: list[str] = []
@@ -80,9 +82,22 @@ def expand(pattern: str) -> list[str]:
         matches = sorted(glob.glob(part)) if glob.has_magic(part) and "://" not in part else [part]
         urls += [match if "://" in match else str(Path(match).expanduser()) for match in matches]
     missing = [url for url in urls if "://" not in url and not Path(url).is_file()]
+    damaged = [url for url in urls if "://" not in url and url not in missing and not tarfile.is_tarfile(url)]
+    if damaged:
+        raise UserError(f"not .tar files, or damaged: {some(damaged)}")
     if missing or not urls:
         raise UserError(f"no such shards: {some(missing) if missing else pattern}")
     return urls
+
+
+def _cut(url: str) -> bool:
+    """Whether a .tar lacks the 1,024 zeros it must end with: where the cut falls between blocks no reader complains."""
+    path = Path(url)
+    if "://" in url or path.suffix != ".tar":
+        return False
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        return any(file.read())
 
 
 @dataclass

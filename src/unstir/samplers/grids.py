@@ -13,9 +13,13 @@ from unstir.sampling import Grid
 
 
 def _finish(process: Process, times: Tensor, *, snap: bool) -> Tensor:
-    """Ends the grid at the data and, for a process in whole steps, puts its stops on them."""
-    times = process.snap(times) if snap else times
-    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+    """Ends the grid at the data and, for a process in whole steps, puts its stops on them.
+
+    Rounding may have put several stops on one whole step, as it must where more are asked for than there are: one stays.
+    """
+    times = process.snap(times).clamp(process.t_min, process.t_max) if snap else times
+    times = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+    return torch.cat([times[:1], times[1:][times[1:] < times[:-1]]])
 
 
 def _noise_ratio(process: Process, t: float, limit: tuple[float, float]) -> float:
@@ -67,10 +71,9 @@ class Quadratic(Grid):
     """
 
     def times(self, process: Process, steps: int) -> Tensor:
-        root = torch.linspace(math.sqrt(0.8 * process.t_max), 0, steps, dtype=torch.float64)
-        times = process.snap(process.t_min + root.square())
-        grid = _finish(process, times if process.t_min > 0 else times[:-1], snap=False)
-        return torch.cat([grid[:-1][grid[:-1] > grid[1:]], grid[-1:]])  # rounding may have put two stops on one step
+        count = steps if process.t_min > 0 else steps + 1  # whose last is then the data's own
+        root = torch.linspace(math.sqrt(0.8 * process.t_max), 0, count, dtype=torch.float64)
+        return _finish(process, process.t_min + root[:steps].square(), snap=True)
 
 
 @dataclass(frozen=True)

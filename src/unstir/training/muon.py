@@ -1,0 +1,104 @@
+"""Muon: steps of equal length in all directions of a weight matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalize(gradient: Tensor, steps: int) -> Tensor:
+    """The nearest (semi-)orthogonal matrix, roughly: singular values come out between about 0.7 and 1.2.
+
+    Equation:
+        X <- a X + (b X X^T + c (X X^T)²) X,   from X = G / |G|,   (a, b, c) = (3.4445, -4.7750, 2.0315)
+    Source:
+        Jordan et al. 2024, "Muon: an optimizer for hidden layers", https://kellerjordan.github.io/posts/muon/
+
+    Args:
+        gradient: (out, in, ...) of a linear map or a convolution, whose axes after the first are taken as one.
+        steps: of the Newton-Schulz iteration; 5 is the usual number.
+
+    Returns:
+        in the shape of ``gradient``.
+    """
+    a, b, c = NEWTON_SCHULZ
+    X = gradient.flatten(1)
+    tall = X.shape[0] > X.shape[1]
+    X = X.mT if tall else X  # the smaller Gram matrix
+    X = X / (X.norm() + 1e-12)
+    for _ in range(steps):
+        A = X @ X.mT
+        X = a * X + torch.addmm(b * A, A, A, alpha=c) @ X
+    return (X.mT if tall else X).reshape(gradient.shape)
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for the matrices inside a network, Adam for everything else.
+
+    Equation:
+        m <- mu m + g,   W <- W - lr · 0.2 sqrt(max(out, in)) · orthogonalize(g + mu m)
+    Source:
+        Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; the scale: Liu et al. 2025, section 2.2, https://arxiv.org/abs/2502.16982
+
+    Args:
+        inner: weights (out, in, ...) to be stepped by Muon.
+        others: all other parameters, stepped by Adam.
+        lr: Adam's learning rate. lr_scale: Muon's, as a multiple of it.
+        momentum: mu. steps: of the Newton-Schulz iteration. betas: Adam's.
+    """  # noqa: E501
+
+    def __init__(
+        self,
+        inner: Iterable[Tensor],
+        others: Iterable[Tensor],
+        lr: float,
+        *,
+        lr_scale: float = 1.5,
+        momentum: float = 0.95,
+        steps: int = 5,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
+        groups = [{"params": list(inner), "lr_scale": lr_scale, "inner": True}, {"params": list(others), "inner": False}]
+        defaults = {"lr": lr, "lr_scale": 1.0, "momentum": momentum, "steps": steps, "betas": betas, "time": 0}
+        super().__init__([group for group in groups if group["params"]], defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One step along the gradients that are there."""
+        assert closure is None
+        for group in self.param_groups:
+            group["time"] += 1
+            parameters = [p for p in group["params"] if p.grad is not None]
+            (self._muon if group["inner"] else self._adam)(parameters, group)
+
+    def _moments(self, parameters: list[Tensor], name: str) -> list[Tensor]:
+        for p in parameters:
+            if name not in self.state[p]:
+                self.state[p][name] = torch.zeros_like(p)
+        return [self.state[p][name] for p in parameters]
+
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        gradients, means = [p.grad for p in parameters], self._moments(parameters, "mean")
+        torch._foreach_mul_(means, group["momentum"])
+        torch._foreach_add_(means, gradients)
+        ahead = torch._foreach_add(gradients, means, alpha=group["momentum"])
+        for p, direction in zip(parameters, ahead, strict=True):
+            length = 0.2 * max(p.shape[0], p[0].numel()) ** 0.5
+            p.add_(orthogonalize(direction, group["steps"]), alpha=-group["lr"] * length)
+
+    def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        (beta_1, beta_2), t = group["betas"], group["time"]
+        gradients = [p.grad for p in parameters]
+        means, squares = self._moments(parameters, "mean"), self._moments(parameters, "square")
+        torch._foreach_lerp_(means, gradients, 1 - beta_1)
+        torch._foreach_mul_(squares, beta_2)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta_2)
+        scales = torch._foreach_sqrt(squares)
+        torch._foreach_div_(scales, (1 - beta_2**t) ** 0.5)
+        torch._foreach_add_(scales, 1e-8)
+        torch._foreach_addcdiv_(parameters, means, scales, -group["lr"] / (1 - beta_1**t))

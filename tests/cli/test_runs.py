@@ -1,0 +1,181 @@
+"""Whole runs through the command line: train, sample, resume, kill, share."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+import unstir
+from unstir.cli import run
+from unstir.errors import UserError
+from unstir.training.checkpoint import Checkpoints
+
+SMALL = ["--network.width", "16", "--network.depth", "1", "--training.batch-size", "16"]
+
+
+def train_points(out: Path, *words: str, data: str = "swiss-roll") -> None:
+    run(["train", "swiss-roll", "--data", data, "--out", str(out), *SMALL, *words])
+
+
+@pytest.fixture(scope="module")
+def points_run(tmp_path_factory: pytest.TempPathFactory, tiny_arrays: dict[str, Path]) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "points"
+    train_points(out, "--training.steps", "30", "--training.log-every", "10", data=str(tiny_arrays["points"]))
+    return out
+
+
+def test_a_run_folder_holds_what_it_promises(points_run: Path) -> None:
+    names = {path.name for path in points_run.iterdir()}
+    assert {"recipe.toml", "model.safetensors", "checkpoints", "metrics.jsonl", "samples"} <= names
+    rows = [json.loads(line) for line in (points_run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [10, 20, 30]
+    assert len(list((points_run / "samples").iterdir())) == 1
+
+
+def test_sample_writes_every_format_in_the_units_of_the_data(points_run: Path, tmp_path: Path) -> None:
+    for name in ("a.npz", "a.npy", "a.csv", "a.png", "a.gif", "folder"):
+        run(["sample", str(points_run), "-n", "6", "--steps", "3", "--out", str(tmp_path / name)])
+    x = np.load(tmp_path / "a.npz")["arr_0"]
+    assert x.shape == (6, 2)
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), x)
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1, usecols=(0, 1)), x, rtol=1e-6)
+    assert Image.open(tmp_path / "a.gif").n_frames >= 4
+    assert len(list((tmp_path / "folder").iterdir())) == 6
+    model = unstir.load(points_run)
+    torch.testing.assert_close(model.sample(6, steps=3, seed=0), torch.from_numpy(x))
+
+
+def test_a_sample_depends_on_its_number_and_the_seed_alone(points_run: Path) -> None:
+    model = unstir.load(points_run)
+    for sampler in ("ddpm", "dpmpp_2m"):
+        many = model.sample(64, sampler=sampler, steps=4, seed=3)
+        few = model.sample(8, sampler=sampler, steps=4, seed=3, batch_size=3)
+        torch.testing.assert_close(few, many[:8], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(model.sample(8, sampler=sampler, steps=4, seed=4), few)
+
+
+def test_labels_by_name_and_number_and_unknown_ones(points_run: Path) -> None:
+    model = unstir.load(points_run)
+    by_name, by_number = model.sample(4, label="one", steps=3), model.sample(4, label=1, steps=3)
+    assert torch.equal(by_name, by_number)
+    assert not torch.equal(by_name, model.sample(4, label="zero", steps=3))
+    mixed = model.sample(4, label=["zero", "one"], steps=3)
+    torch.testing.assert_close(mixed[1::2], by_name[1::2])
+    for words, expected in (
+        (["--label", "noe"], "did you mean one"),
+        (["--text", "x"], "takes no --text; it takes --label"),
+        (["--sampler", "huen"], "did you mean heun?"),
+        (["--out", "x.xyz"], ".xyz"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            run(["sample", str(points_run), "-n", "2", "--steps", "2", *words])
+
+
+def test_a_run_is_never_overwritten(points_run: Path) -> None:
+    with pytest.raises(UserError, match="is a run already"):
+        train_points(points_run, "--training.steps", "1")
+
+
+def state_of(folder: Path) -> dict:
+    state, broken = Checkpoints(folder / "checkpoints", 3).load()
+    assert not broken
+    state.pop("seconds")
+    return state
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)  # type: ignore[arg-type]
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)  # type: ignore[attr-defined,index]
+    if isinstance(a, list):
+        return all(map(same, a, b))  # type: ignore[arg-type]
+    return a == b
+
+
+def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path: Path) -> None:
+    """kill -9 in the middle; what comes after the last checkpoint is trained again, and the end is the same."""
+    plan = ["--training.steps", "400", "--training.checkpoint-every", "25", "--training.log-every", "5"]
+    train_points(tmp_path / "whole", *plan)
+    words = ["train", "swiss-roll", "--data", "swiss-roll", "--out", str(tmp_path / "cut"), *SMALL, *plan]
+    process = subprocess.Popen([sys.executable, "-m", "unstir", *words], stdout=subprocess.DEVNULL)
+    checkpoints = Checkpoints(tmp_path / "cut" / "checkpoints", 3)
+    deadline = time.monotonic() + 60
+    while not checkpoints.steps() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped = checkpoints.steps()[-1]
+    assert 0 < stopped < 400, "the kill came too late to test anything"
+    run(["train", "--resume", str(tmp_path / "cut")])
+    assert same(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
+    weights = [safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole")]
+    assert same(*weights)
+    rows = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("cut", "whole")]
+    assert [(row["step"], row["loss"]) for row in rows[0]] == [(row["step"], row["loss"]) for row in rows[1]]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    words = ["train", "swiss-roll", "--data", "swiss-roll", "--out", str(tmp_path / "r"), *SMALL, "--training.steps", "1000000"]
+    process = subprocess.Popen([sys.executable, "-m", "unstir", *words], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "loss" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait() == 130
+    step = Checkpoints(tmp_path / "r" / "checkpoints", 3).steps()[-1]
+    assert f"Stopped at step {step:,}, and saved. Go on:  unstir train --resume {tmp_path / 'r'}" in rest
+
+
+def test_damaged_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    train_points(folder, "--training.steps", "20", "--training.checkpoint-every", "10")
+    checkpoint = folder / "checkpoints" / "step-000000020.pt"
+    good = state_of(folder)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:2000])
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        unstir.load(folder)
+    run(["train", "--resume", str(folder)])  # falls back to step 10 and trains the rest again
+    assert same(state_of(folder), good)
+    unstir.load(folder)
+    (folder / "recipe.toml").write_text("format = 1\n")
+    with pytest.raises(UserError, match="not a valid recipe"):
+        unstir.load(folder)
+
+
+def test_other_data_cannot_be_resumed_by_mistake(tmp_path: Path) -> None:
+    data = tmp_path / "x.npy"
+    np.save(data, np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32))
+    train_points(tmp_path / "r", "--training.steps", "5", data=str(data))
+    np.save(data, np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32))
+    with pytest.raises(UserError, match="not what"):
+        run(["train", "--resume", str(tmp_path / "r"), "--training.steps", "10"])
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    """The same global batch, shared by two processes over gloo, gives the same weights up to float error."""
+    plan = ["--training.steps", "20", "--objective.dropout", "0.3"]
+    train_points(tmp_path / "one", *plan)
+    words = ["train", "swiss-roll", "--data", "swiss-roll", "--out", str(tmp_path / "two"), *SMALL, *plan]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "unstir", *words]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+    assert (tmp_path / "two" / "samples").exists()

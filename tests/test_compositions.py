@@ -1,0 +1,189 @@
+"""Everything goes with everything: process × parameterisation × sampler × guidance, grid, and process × process.
+
+All of it iterates the tables, so that a new entry is tested with no test written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unstir.denoiser import ChangeProcess, Denoiser, GaussianDenoiser, MixtureDenoiser, NetDenoiser
+from unstir.guidance import ClassifierFreeGuidance, ClipX0
+from unstir.parameterization import PARAMETERIZATIONS
+from unstir.prediction import Prediction
+from unstir.process import EDM, PROCESSES, CosineVP, Process, RectifiedFlow
+from unstir.samplers import GRIDS, SAMPLERS
+from unstir.samplers.grids import Uniform
+from unstir.sampling import SampleNoise, sample
+
+torch.set_num_threads(1)  # tiny tensors: with more, the threads wait for each other
+
+SIGMA_DATA = 0.7
+GUIDANCE: dict[str, Callable[[Denoiser], Denoiser]] = {
+    "none": lambda denoiser: denoiser,
+    "cfg": lambda denoiser: ClassifierFreeGuidance(denoiser, 2.5),
+    "cfg+clip": lambda denoiser: ClipX0(ClassifierFreeGuidance(denoiser, 2.5)),
+}
+# Every sampler with its defaults, and what else may draw noise.
+VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in SAMPLERS]
+VARIANTS += [("ddpm", {"noise": "large"}), ("ddim", {"eta": 0.7}), ("heun", {"churn": 0.2})]
+SAYS_NOTHING_OF_X_0 = ("eps", "score")  # at alpha = 0
+
+
+@cache
+def process_of(name: str) -> Process:
+    return PROCESSES[name]()
+
+
+def scalar(t: float) -> Tensor:
+    return torch.tensor(t, dtype=torch.float64)
+
+
+def mixture(process: Process) -> MixtureDenoiser:
+    means = torch.tensor([[0.8, -0.2], [-0.5, 0.4], [0.1, -1.0]], dtype=torch.float64)
+    return MixtureDenoiser(process, means, torch.tensor([[0.2], [0.4], [0.3]], dtype=torch.float64))
+
+
+class PerfectNet(nn.Module):
+    """Gives the very F that stands for what ``exact`` believes; c_in x_t alone does not tell it t, so it is told."""
+
+    def __init__(self, exact: MixtureDenoiser, parameterization: str) -> None:
+        super().__init__()
+        self.exact = exact
+        self.parameterization = PARAMETERIZATIONS[parameterization]
+        self.told: tuple[Tensor, Tensor] | None = None
+        self.anchor = nn.Parameter(torch.zeros(1, dtype=torch.float64))  # by which NetDenoiser knows the precision
+
+    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+        assert self.told is not None
+        x_t, t = self.told
+        belief = self.exact(x_t, t, label=label)
+        assert bool(((x * (belief.alpha**2 * SIGMA_DATA**2 + belief.sigma**2).sqrt() - x_t).abs() < 1e-9).all())
+        return self.parameterization.mix(belief.x_0, belief.eps, belief.alpha, belief.sigma, SIGMA_DATA)
+
+
+class Told(NetDenoiser):
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Prediction:
+        assert isinstance(self.network, PerfectNet)
+        self.network.told = (x_t, t)
+        return super().forward(x_t, t, **cond)
+
+
+def net_denoiser(exact: MixtureDenoiser, parameterization: str) -> NetDenoiser:
+    return Told(PerfectNet(exact, parameterization), exact.process, parameterization, sigma_data=SIGMA_DATA)
+
+
+LABELS = {"label": torch.tensor([0, 2, 1])}
+
+
+def run(
+    denoiser: Denoiser, sampler: str, settings: dict[str, Any], times: Tensor, cond: dict[str, Tensor] = LABELS
+) -> Tensor:
+    rng = SampleNoise(7, range(3))
+    x = denoiser.process.prior_sample(rng.normal((2,), torch.float64))
+    return sample(denoiser, SAMPLERS[sampler](**settings), times, x, rng, cond)
+
+
+@pytest.mark.parametrize(("sampler", "settings"), VARIANTS, ids=[f"{name}-{settings}" for name, settings in VARIANTS])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_parameterization_cannot_matter(process: str, sampler: str, settings: dict[str, Any]) -> None:
+    exact = mixture(process_of(process))
+    times = Uniform().times(exact.process, 4)
+    blind = bool(exact.process.alpha(times[0]) == 0)
+    for guide in GUIDANCE.values():
+        wanted = [run(guide(exact), sampler, settings, times[skip:]) for skip in range(1 + blind)]
+        assert wanted[0].isfinite().all()
+        for name in PARAMETERIZATIONS:
+            skip = int(blind and name in SAYS_NOTHING_OF_X_0)
+            got = run(guide(net_denoiser(exact, name)), sampler, settings, times[skip:])
+            torch.testing.assert_close(got, wanted[skip], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+@pytest.mark.parametrize(
+    "process", [RectifiedFlow(), CosineVP(beta_max=1)], ids=["rectified-flow", "zero-terminal-snr"]
+)
+def test_pure_noise(process: Process, name: str) -> None:
+    exact, t = mixture(process), scalar(process.t_max)
+    assert process.alpha(t) == 0
+    x_t = torch.tensor([[0.3, -1.2], [2.0, 0.1]], dtype=torch.float64)
+    got, wanted = net_denoiser(exact, name)(x_t, t), exact(x_t, t)
+    torch.testing.assert_close(wanted.x_0, exact.means.mean(0).expand(2, 2))
+    torch.testing.assert_close(wanted.eps, x_t)
+    torch.testing.assert_close(got.eps, wanted.eps)
+    torch.testing.assert_close(got.x_0, torch.zeros_like(x_t) if name in SAYS_NOTHING_OF_X_0 else wanted.x_0)
+    for sampler, settings in VARIANTS:
+        assert run(net_denoiser(exact, name), sampler, settings, Uniform().times(process, 3)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_at_the_data(process: str, name: str) -> None:
+    x_t = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
+
+    class Zero(nn.Module):
+        def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+            return torch.zeros_like(x)
+
+    prediction = NetDenoiser(Zero(), process_of(process), name, sigma_data=SIGMA_DATA)(x_t, scalar(0))
+    # An x_0-network is believed also there; all others can only repeat x_t.
+    torch.testing.assert_close(prediction.x_0, torch.zeros_like(x_t) if name == "x_0" else x_t)
+    assert prediction.eps.isfinite().all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 12])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_every_grid_and_sampler_arrives(process: str, grid: str, steps: int) -> None:
+    exact = GaussianDenoiser(process_of(process), torch.tensor([0.7, -0.4]).double(), torch.tensor(0.05).double())
+    times = GRIDS[grid]().times(exact.process, steps)
+    assert times.dtype == torch.float64
+    assert len(times) <= steps + 1
+    assert times[0] <= exact.process.t_max
+    assert times[-1] == 0
+    assert (times[1:] < times[:-1]).all()
+    if exact.process.snap(scalar(0.25)) == 0 and grid not in ("karras", "log-snr"):
+        torch.testing.assert_close(times, times.round(), rtol=0, atol=0)
+    elif exact.process.snap(scalar(0.25)) != 0:
+        assert len(times) == steps + 1
+    alpha, sigma = exact.process.alpha(times[0]), exact.process.sigma(times[0])
+    eps = SampleNoise(7, range(3)).normal((2,), torch.float64)
+    for sampler, settings in VARIANTS:
+        x = alpha * exact.means[0] + (alpha * 0.05).hypot(sigma) * eps
+        x = sample(exact, SAMPLERS[sampler](**settings), times, x, SampleNoise(8, range(3)))
+        assert x.isfinite().all()
+        # DDIM is good at anything; on the other grids, large noise or Heun's rule over a long stretch is known to be bad.
+        if steps == 12 and (sampler == "ddim" or (grid in ("karras", "log-snr") and not settings)):
+            assert (x - exact.means[0]).abs().max() < 6 * 0.05
+
+
+def ratios() -> Tensor:
+    return torch.linspace(
+        -3, 1, 9, dtype=torch.float64
+    ).exp()  # sigma / alpha from 0.05 to 2.7: all processes have these
+
+
+@pytest.mark.parametrize("trained", PROCESSES)
+@pytest.mark.parametrize("asked", PROCESSES)
+def test_change_process(trained: str, asked: str) -> None:
+    inner, wanted = mixture(process_of(trained)), mixture(process_of(asked))
+    changed = ChangeProcess(inner, process_of(asked))
+    t = process_of(asked).t_at_noise_ratio(ratios())
+    x_t = torch.linspace(-2, 2, 18, dtype=torch.float64).reshape(9, 2)
+    label = torch.tensor([0, 1, 2, -1, 0, 1, 2, -1, 0])
+    for name in ("x_t", "x_0", "eps", "score", "v"):
+        got = getattr(changed(x_t, t, label=label), name)
+        torch.testing.assert_close(got, getattr(wanted(x_t, t, label=label), name), rtol=1e-7, atol=1e-8)
+
+
+def test_change_process_beyond_the_end() -> None:
+    # EDM ends at a noise level of 80, where rectified flow's pure noise is asked for: the answer is that of the end.
+    changed = ChangeProcess(mixture(EDM()), RectifiedFlow())
+    x_1 = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
+    torch.testing.assert_close(changed(x_1, scalar(1)).x_0, mixture(EDM())((1 + 80**2) ** 0.5 * x_1, scalar(80)).x_0)

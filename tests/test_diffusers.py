@@ -6,6 +6,7 @@ replaced by the same numbers in float64, so that equality means 1e-10; where it 
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -101,6 +102,8 @@ def test_ddpm(noise: Any, variance_type: str, grid: str, monkeypatch: pytest.Mon
     learned = noise == "learned"
     net = Net(learned)
     path, draws = ours(net, DDPM(noise), grid, 20, learn_variance=learned)
+    # On trailing stops they add noise also in the step to the data, which "trailing" reaches from t > 0; the paper does not.
+    draws = itertools.chain(itertools.islice(draws, 19), itertools.repeat(torch.zeros(2, *SHAPE)))
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, **kwargs: next(draws))
     scheduler = scheduler_of(DDPMScheduler, 20, variance_type=variance_type, clip_sample=False, timestep_spacing=grid)
     x, theirs = start()[0], []

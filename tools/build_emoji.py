@@ -3,8 +3,8 @@
     npm pack emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz
     python tools/build_emoji.py package
 
-Every base emoji (no skin tones: those are variations inside an entry), 64 x 64 RGBA, is laid on white and halved by the exact
-mean of each 2 x 2 block. Names are those of Unicode, in lower case.
+Every base emoji (no skin tones: those are variations inside an entry), 64 x 64 RGBA, is laid on white and halved by the
+exact mean of each 2 x 2 block. Names are those of Unicode, in lower case.
 """
 
 from __future__ import annotations

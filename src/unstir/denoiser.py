@@ -6,6 +6,7 @@ in another process's coordinates) is a Denoiser around a Denoiser; samplers cann
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
@@ -161,7 +162,7 @@ class MixtureDenoiser(Denoiser):
         difference = x_t.unsqueeze(1) - alpha * self.means  # (B, K, ...)
         total = alpha.square() * self.stds.square() + sigma.square()  # (B, K, ...)
         total = total.expand_as(difference)
-        log_density = -0.5 * (difference.square() / total + total.log() + torch.log(torch.tensor(2 * torch.pi)))
+        log_density = -0.5 * (difference.square() / total + total.log() + math.log(2 * math.pi))
         return difference, total, self.log_weights + log_density.flatten(2).sum(2)
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None, **cond: Any) -> Prediction:

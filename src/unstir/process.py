@@ -33,9 +33,14 @@ def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
 
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    """d function / dt at every entry of t, by forward-mode differentiation."""
-    derivative: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
-    return derivative
+    """d function / dt at every entry of t; each entry of the result depends on its own t alone."""
+    # Backwards, because forward mode (torch.func.jvp) warns of torch.jit's deprecation at its first use.
+    with torch.enable_grad():
+        t = t.detach().requires_grad_()
+        value = function(t)
+        if not value.requires_grad:  # the function is constant
+            return torch.zeros_like(value)
+        return torch.autograd.grad(value.sum(), t)[0]
 
 
 @dataclass(frozen=True)

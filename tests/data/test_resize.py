@@ -28,6 +28,12 @@ def test_crop_keeps_the_middle() -> None:
     x = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
     result = fit_picture(Image.fromarray(x), (12, 12), "crop", "white")
     np.testing.assert_array_equal(np.asarray(result), x[:, 4:16])
+    rgba = np.random.default_rng(1).integers(
+        0, 256, (8, 13, 4), dtype=np.uint8
+    )  # hidden colours too: no premultiplying
+    np.testing.assert_array_equal(
+        np.asarray(fit_picture(Image.fromarray(rgba), (8, 8), "crop", "white")), rgba[:, 2:10]
+    )
     thirds = fit_picture(Image.fromarray(x), (4, 4), "crop", "white")
     blocks = x[:, 4:16].reshape(4, 3, 4, 3, 3).mean((1, 3))
     assert np.abs(np.asarray(thirds) - blocks).max() < 0.56

@@ -69,9 +69,9 @@ def _plain(error: Exception) -> str:
 def columns(arrays: Mapping[str, Array], n: int, where: str) -> dict[str, Column]:
     """The conditions among the arrays that lie beside the data.
 
-    Integers under y, label, labels, c or context are classes ("label"), named by an array classes, names, ... where there is one; -1 is
-    "not known". Floats there are a vector, under their own key. Strings, one a sample, under these keys or category, are classes
-    if no integers are; under text, caption or name they are captions.
+    Integers under y, label, labels, c or context are classes ("label"), named by an array classes, names, ... where
+    there is one; -1 is "not known". Floats there are a vector, under their own key. Strings, one a sample, under these
+    keys or category, are classes if no integers are; under text, caption or name they are captions.
 
     Raises:
         UserError: labels of another length than the data, or more classes than names.
@@ -147,7 +147,9 @@ def from_array(name: str, x: Array, found: dict[str, Column], config: DataConfig
         x = x.reshape(len(x), -1)
     report = Report(source=config.source or name, count=len(x))
     if x.ndim == 1 and kind == "points":
-        report.notes.append("each number is a sample of its own; cut a recording into windows, (N, length), to learn its shape")
+        report.notes.append(
+            "each number is a sample of its own; cut a recording into windows, (N, length), to learn its shape"
+        )
     contents = Contents(name, x, kind, content, report, channels_last, channel_axis, columns=found)
     if kind == "image":
         return _picture_options(contents, config)
@@ -160,7 +162,8 @@ def axes(x: Array, kind: str = "auto") -> tuple[Kind, bool, bool]:
     """What the axes of (N, ...) mean: (kind, channels_last, channel_axis).
 
     The channel axis is the first or the last after N, if one is at most 4 or clearly smaller than the others (CLEARLY).
-    Without one: (N,) and (N, up to 32) are points, (N, L) signals, (N, H, W) pictures and (N, D, H, W) volumes of one channel.
+    Without one: (N,) and (N, up to 32) are points, (N, L) signals, (N, H, W) pictures and (N, D, H, W) volumes of one
+    channel.
     """
     rank = x.ndim - 1
     if kind == "points":
@@ -245,6 +248,7 @@ def _picture_channels(x: Array, config: DataConfig, notes: list[str]) -> Array:
 
 
 def gray(rgb: Array) -> Array:
-    """(..., 3) uint8 -> (..., 1): luma of ITU-R BT.601 with the 16-bit weights of Pillow's convert("L"), rounded alike."""
+    """(..., 3) uint8 -> (..., 1): luma of ITU-R BT.601 with the 16-bit weights of Pillow's convert("L"), rounded
+    alike."""
     weights = np.array([19595, 38470, 7471], dtype=np.uint32)
     return np.asarray(((rgb.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)[..., None])

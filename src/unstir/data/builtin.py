@@ -1,6 +1,7 @@
 """Data sets that come with the library, by name.
 
-Points are drawn from a fixed seed: the same everywhere, so that runs can be compared. One more is one function and one line in BUILTIN.
+Points are drawn from a fixed seed: the same everywhere, so that runs can be compared. One more is one function and one
+line in BUILTIN.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unstir.data.arrays import columns, from_array
-from unstir.data.cache import key_of
+from unstir.data.cache import digest, key_of
 from unstir.data.config import DataConfig
 from unstir.data.contents import Array, Column, Contents
 from unstir.data.spec import Condition
@@ -34,12 +35,14 @@ def _shipped(name: str, config: DataConfig) -> Contents:
     file = resources.files("unstir.data").joinpath("builtin", f"{name}.npz")
     with resources.as_file(file) as path, np.load(path, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in archive.files}
+        content = digest(path)
     x = arrays.pop("x")
-    return from_array(name, x, columns(arrays, len(x), name), config, f"builtin-{name}-1")
+    return from_array(name, x, columns(arrays, len(x), name), config, content)
 
 
 def emoji(config: DataConfig) -> Contents:
-    """1,911 emoji in the style of Google (Noto Emoji), 32 x 32 RGB on white; classes: 10 categories; captions: their Unicode names."""
+    """1,911 emoji in the style of Google (Noto Emoji), 32 x 32 RGB on white; classes: 10 categories; captions: their
+    Unicode names."""
     return _shipped("emoji", config)
 
 
@@ -52,7 +55,8 @@ def digits(config: DataConfig) -> Contents:
 
 
 def fashion_mnist(config: DataConfig) -> Contents:
-    """60,000 pictures of clothing, 28 x 28 grey (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747): the training set; 10 classes.
+    """60,000 pictures of clothing, 28 x 28 grey (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747): the training set; 10
+    classes.
 
     Raises:
         UserError: the files are not on this machine.
@@ -71,7 +75,8 @@ def fashion_mnist(config: DataConfig) -> Contents:
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """A gzipped file of the MNIST kind: two zeros, type 8 (bytes), the number of axes, their lengths (big-endian), the bytes."""
+    """A gzipped file of the MNIST kind: two zeros, type 8 (bytes), the number of axes, their lengths (big-endian), the
+    bytes."""
     try:
         data = gzip.decompress(path.read_bytes())
         if data[:3] != b"\0\0\x08":
@@ -83,9 +88,11 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def swiss_roll(rng: np.random.Generator) -> tuple[Draw, None]:
-    """The swiss roll of Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 3.1.1) as a spiral in the plane, standardised.
+    """The swiss roll of Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 3.1.1) as a spiral in the plane,
+    standardised.
 
-    angle = 3/2 pi (1 + 2 u), u uniform; x = angle (cos, sin) + 0.25 noise; divided by the root mean square of both coordinates.
+    angle = 3/2 pi (1 + 2 u), u uniform; x = angle (cos, sin) + 0.25 noise; divided by the root mean square of both
+    coordinates.
     """
     angle = 1.5 * math.pi * (1 + 2 * rng.random(POINTS))
     x = angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.25 * rng.standard_normal((POINTS, 2))
@@ -103,7 +110,8 @@ def moons(rng: np.random.Generator) -> tuple[Draw, Array]:
 
 
 def checkerboard(rng: np.random.Generator) -> tuple[Draw, None]:
-    """Uniform on the black squares of a 4 x 4 board over [-2, 2]²; density 1/8 there, so 3 bits = log 8 nats: known exactly."""
+    """Uniform on the black squares of a 4 x 4 board over [-2, 2]²; density 1/8 there, so 3 bits = log 8 nats: known
+    exactly."""
     column = rng.integers(4, size=POINTS)
     row = 2 * rng.integers(2, size=POINTS) + column % 2
     return np.stack([column, row], axis=1) - 2 + rng.random((POINTS, 2)), None
@@ -127,7 +135,8 @@ def _rings(rng: np.random.Generator, radii: tuple[float, ...], noise: float) -> 
 
 
 def pinwheel(rng: np.random.Generator) -> tuple[Draw, Array]:
-    """Five bent arms: Gaussians (radial std 0.3, tangential 0.1) at radius 1, turned by 0.25 e^radius (Johnson et al. 2016)."""
+    """Five bent arms: Gaussians (radial std 0.3, tangential 0.1) at radius 1, turned by 0.25 e^radius (Johnson et al.
+    2016)."""
     label = rng.integers(5, size=POINTS)
     along, across = 1 + 0.3 * rng.standard_normal(POINTS), 0.1 * rng.standard_normal(POINTS)
     angle = 2 * math.pi * label / 5 + 0.25 * np.exp(along)
@@ -142,7 +151,8 @@ GAUSSIANS_MEANS: Draw = np.stack([np.cos(np.arange(8) * math.pi / 4), np.sin(np.
 
 
 def gaussians(rng: np.random.Generator) -> tuple[Draw, Array]:
-    """Eight equally likely Gaussians of std GAUSSIANS_STD at GAUSSIANS_MEANS, on the unit circle: a density known exactly."""
+    """Eight equally likely Gaussians of std GAUSSIANS_STD at GAUSSIANS_MEANS, on the unit circle: a density known
+    exactly."""
     label = rng.integers(8, size=POINTS)
     return GAUSSIANS_MEANS[label] + GAUSSIANS_STD * rng.standard_normal((POINTS, 2)), label
 

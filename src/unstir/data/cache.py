@@ -25,7 +25,8 @@ ABANDONED = 24 * 3600.0  # seconds after which the remains of a killed build are
 
 
 def digest(path: Path) -> str:
-    """Hash of a file: of all of it up to 256 MiB; of its size and 256 evenly spread blocks of 1 MiB where it is larger."""
+    """Hash of a file: of all of it up to 256 MiB; of its size and 256 evenly spread blocks of 1 MiB where it is
+    larger."""
     size = path.stat().st_size
     hasher = hashlib.blake2b(str(size).encode(), digest_size=16)
     with path.open("rb") as file:
@@ -45,10 +46,12 @@ def key_of(*parts: Any) -> str:
 
 
 class Cache:
-    """Arrays with a description, by key: FOLDER/pictures/KEY/{x.npy, meta.json}, and FOLDER/quick/KEY, which names such a key.
+    """Arrays with a description, by key: FOLDER/pictures/KEY/{x.npy, meta.json}, and FOLDER/quick/KEY, which names such
+    a key.
 
-    An entry is built in a folder of its own and renamed when complete, so a killed build leaves nothing that looks like an entry,
-    and of two builds at once one wins. ``meta.json`` holds the hash of ``x.npy``; an entry that does not agree is not there.
+    An entry is built in a folder of its own and renamed when complete, so a killed build leaves nothing that looks like
+    an entry, and of two builds at once one wins. ``meta.json`` holds the hash of ``x.npy``; an entry that does not
+    agree is not there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +73,8 @@ class Cache:
         return self.find(key) or self.build(key, write)
 
     def build(self, key: str, write: Callable[[Path], dict[str, Any]]) -> tuple[Array, dict[str, Any]]:
-        """Makes the entry: ``write`` is given a new folder, puts x.npy there and returns the description (plain values).
+        """Makes the entry: ``write`` is given a new folder, puts x.npy there and returns the description (plain
+        values).
 
         Raises:
             UserError: the cache cannot be written.

@@ -1,6 +1,8 @@
-"""Captions and labels that lie beside pictures: metadata.jsonl, metadata.csv, and a .txt or .json of a picture's own name.
+"""Captions and labels that lie beside pictures: metadata.jsonl, metadata.csv, and a .txt or .json of a picture's own
+name.
 
-The convention of Hugging Face's `imagefolder`: `file_name` (relative to the metadata file) and `text`; we also read `label`.
+The convention of Hugging Face's `imagefolder`: `file_name` (relative to the metadata file) and `text`; we also read
+`label`.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]] = {
 
 
 def is_side_car(name: str, stems: Collection[str]) -> bool:
-    """Whether a file of a folder is not to be tried as a picture: metadata, nearly metadata, or a .txt/.json beside a picture.
+    """Whether a file of a folder is not to be tried as a picture: metadata, nearly metadata, or a .txt/.json beside a
+    picture.
 
     Args:
         name: relative, with slashes.

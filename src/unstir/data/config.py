@@ -13,10 +13,11 @@ class DataConfig:
     """Where the data is and how to read it."""
 
     source: str = ""
-    """A built-in name (emoji, digits, swiss-roll, ...), a folder of pictures, a .npy/.npz/.csv file, hf:NAME, or shards (*.tar)."""
+    """A built-in name (emoji, digits, swiss-roll, ...), a folder of pictures, a .npy/.npz/.csv file, hf:NAME, or shards
+    (*.tar)."""
     size: tuple[int, ...] | None = None
-    """Height and width that pictures are resized to (one number: a square). Default: their own where all have the same, at most
-    256; else a square of their median short side, rounded to a multiple of 8, at most 64."""
+    """Height and width that pictures are resized to (one number: a square). Default: their own where all have the same,
+    at most 256; else a square of their median short side, rounded to a multiple of 8, at most 64."""
     kind: Literal["auto", "image", "signal", "volume", "points"] = "auto"
     """What an array or table holds, where its shape does not say so."""
     channels: Literal["auto", "rgb", "rgba", "gray"] = "auto"

@@ -18,8 +18,8 @@ Progress = Callable[[int, int], None]  # (done, in all)
 
 @dataclass
 class Column:
-    """A condition and its values: int64 (N,) for a class (-1: not known), float32 (N, size) for a vector (NaN: not known),
-    N strings for text."""
+    """A condition and its values: int64 (N,) for a class (-1: not known), float32 (N, size) for a vector (NaN: not
+    known), N strings for text."""
 
     condition: Condition
     values: Array | list[str]
@@ -55,7 +55,8 @@ def class_column(of_each: Sequence[str] | npt.NDArray[np.str_], names: Sequence[
 
     Args:
         of_each: N names.
-        names: all classes in order. Default: those that occur, sorted; by value where all are whole numbers (2 before 10).
+        names: all classes in order. Default: those that occur, sorted; by value where all are whole numbers (2 before
+            10).
     """
     of_each = [str(name) for name in of_each]
     if names is None:

@@ -48,8 +48,8 @@ class Dataset:
 
         Args:
             indices: (B,) integers.
-            flip: (B,) bool: which pictures to mirror left to right. The caller draws it, so that the data order and every
-                other decision stay a function of (seed, step).
+            flip: (B,) bool: which pictures to mirror left to right. The caller draws it, so that the data order and
+                every other decision stay a function of (seed, step).
 
         Returns:
             (B, *shape) float32, and the conditions as tensors by name, captions left out.
@@ -69,27 +69,20 @@ class Dataset:
 def finish(contents: Contents, config: DataConfig) -> Dataset:
     """Chooses the units: what was found becomes a Dataset.
 
-    - Pictures and volumes of uint8 or uint16 go from 0 ... limit to -1 ... 1: offset = scale = limit / 2 with limit 255, or
-      for uint16 the smallest 2^k - 1 that holds every value (a 12-bit picture is not taken for a dark 16-bit one).
+    - Pictures and volumes of uint8 or uint16 go from 0 ... limit to -1 ... 1: offset = scale = limit / 2 with limit
+      255, or for uint16 the smallest 2^k - 1 that holds every value (a 12-bit picture is not taken for a dark 16-bit
+      one).
     - Pictures of floats within [0, 1] or [-1, 1] go to (keep) -1 ... 1.
-    - Points: offset = mean of each coordinate, one common scale (the root of the mean variance), which keeps the geometry;
-      unless the coordinates' standard deviations differ by more than a factor of 10 (a table with columns of different units).
+    - Points: offset = mean of each coordinate, one common scale (the root of the mean variance), which keeps the
+      geometry; unless the coordinates' standard deviations differ by more than a factor of 10 (a table with columns of
+      different units).
     - Everything else: mean and standard deviation of each channel.
 
     Raises:
         UserError: no samples, or numbers that are NaN or infinite.
     """
-    if len(contents.x) == 0:
-        raise UserError(f"{contents.report.source} holds no samples")
     x = channels_first(contents.x, contents.channels_last, contents.channel_axis)
-    numbers = x[0].size
-    sampled = contents.x.dtype == np.uint8 and contents.kind in ("image", "volume")
-    found = measure(x, rows=max(256, SAMPLE // numbers) if sampled else None)
-    if found.not_finite:
-        raise UserError(
-            f"{contents.report.source}: {found.not_finite:,} numbers are NaN or infinite, the first in sample "
-            f"{found.first_not_finite}; leave those samples out or fill the gaps"
-        )
+    found = _measured(contents, x)
     offset, scale = units(contents, found)
     # E[(x - E x)²] over all entries of all channels, from the channels' own moments.
     mean, std = (found.mean - offset) / scale, found.std / scale
@@ -115,6 +108,21 @@ def finish(contents: Contents, config: DataConfig) -> Dataset:
         fingerprint=_fingerprint(contents, config),
         report=contents.report,
     )
+
+
+def _measured(contents: Contents, x: Array) -> Measure:
+    """Refuses what cannot be trained on. Pictures of bytes have no gaps to look for, so a part of them is enough."""
+    source = contents.report.source
+    if len(x) == 0:
+        raise UserError(f"{source} holds no samples")
+    sampled = x.dtype == np.uint8 and contents.kind in ("image", "volume")
+    found = measure(x, rows=max(256, SAMPLE // x[0].size) if sampled else None)
+    if found.not_finite:
+        raise UserError(
+            f"{source}: {found.not_finite:,} numbers are NaN or infinite, the first in sample {found.first_not_finite}; "
+            "leave those samples out or fill the gaps"
+        )
+    return found
 
 
 def units(contents: Contents, found: Measure) -> tuple[Array, Array]:

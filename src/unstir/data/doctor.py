@@ -19,9 +19,11 @@ PLENTY = 200_000  # samples above which duplicates are not looked for
 
 
 def check(config: DataConfig, progress: Progress | None = None) -> Report:
-    """Looks at everything: reads the source, decodes every picture (training finds them in the cache), measures every number.
+    """Looks at everything: reads the source, decodes every picture (training finds them in the cache), measures every
+    number.
 
-    What would stop training (gaps, say) is a note here. A source that cannot be read at all is a UserError, as in training.
+    What would stop training (gaps, say) is a note here. A source that cannot be read at all is a UserError, as in
+    training.
     """
     contents = read(config, progress)
     report = contents.report
@@ -75,7 +77,9 @@ def _duplicates(contents: Contents) -> list[list[str]]:
     captions = contents.columns["text"].values if "text" in contents.columns else [""] * len(contents.x)
     groups: dict[bytes, list[str]] = {}
     for i, sample in enumerate(contents.x):
-        groups.setdefault(hashlib.blake2b(sample.tobytes(), digest_size=16).digest(), []).append(str(captions[i]) or str(i))
+        groups.setdefault(hashlib.blake2b(sample.tobytes(), digest_size=16).digest(), []).append(
+            str(captions[i]) or str(i)
+        )
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -1,4 +1,5 @@
-"""A folder of pictures: any kind, any size, nested; classes from its sub-folders, captions from files beside the pictures."""
+"""A folder of pictures: any kind, any size, nested; classes from its sub-folders, captions from files beside the
+pictures."""
 
 from __future__ import annotations
 
@@ -70,8 +71,8 @@ class File(NamedTuple):
 def read_folder(folder: Path, config: DataConfig, progress: Progress | None = None) -> Contents:
     """Decodes the pictures, or finds them in the cache.
 
-    The cache knows a folder twice over: by names, sizes and times (quick: no file is opened), and by names and contents (so a
-    folder that was copied or touched is not decoded again).
+    The cache knows a folder twice over: by names, sizes and times (quick: no file is opened), and by names and contents
+    (so a folder that was copied or touched is not decoded again).
 
     Raises:
         UserError: no pictures, more than half of them broken, or captions that cannot be read.
@@ -118,7 +119,8 @@ def from_cache(name: str, x: Array, meta: dict[str, Any], config: DataConfig, ke
 
 
 def scan(folder: Path) -> list[File]:
-    """All regular files below the folder, sorted; not hidden ones, not what lies in a cache. Links are followed, once each."""
+    """All regular files below the folder, sorted; not hidden ones, not what lies in a cache. Links are followed, once
+    each."""
     files: list[File] = []
     seen: set[tuple[int, int]] = set()
     pending = [("", folder)]
@@ -231,8 +233,8 @@ def describe(packed: Packed, config: DataConfig) -> Report:
 
 
 def folder_classes(names: list[str]) -> tuple[list[str] | None, str | None]:
-    """(class of each picture or None, what to say): the first level of sub-folders where there are several and all pictures lie in
-    one; a single folder above that level is passed through."""
+    """(class of each picture or None, what to say): the first level of sub-folders where there are several and all
+    pictures lie in one; a single folder above that level is passed through."""
     parts = [PurePosixPath(name).parts[:-1] for name in names]
     level = 0
     while all(len(p) > level + 1 for p in parts) and len({p[level] for p in parts}) == 1:
@@ -242,7 +244,10 @@ def folder_classes(names: list[str]) -> tuple[list[str] | None, str | None]:
     if len(folders) < 2:
         return None, None
     if len(inside) < len(parts):
-        return None, f"{len(parts) - len(inside)} pictures lie beside the sub-folders, so these are not taken for classes"
+        return (
+            None,
+            f"{len(parts) - len(inside)} pictures lie beside the sub-folders, so these are not taken for classes",
+        )
     if {name.lower() for name in folders} <= SPLITS:
         return (
             None,

@@ -22,8 +22,8 @@ VERSION = 1  # of what is cached
 def read_hub(name: str, config: DataConfig, progress: Progress | None = None) -> Contents:
     """Decodes the pictures of a data set of the hub, or of a folder in its format, into the cache, or finds them there.
 
-    The picture column is the first of type Image, the classes the first of type ClassLabel, the captions a column text or caption.
-    The split is train, or the first where there is none.
+    The picture column is the first of type Image, the classes the first of type ClassLabel, the captions a column text
+    or caption. The split is train, or the first where there is none.
 
     Raises:
         UserError: the extra is missing, the data set cannot be had, or it holds no pictures.

@@ -19,8 +19,8 @@ def indices(n: int, batch_size: int, step: int, seed: int) -> npt.NDArray[np.int
     """Which samples make the batch of a step.
 
     All epochs lie end to end on one line: position p belongs to epoch p // n, whose order is a permutation drawn from
-    (seed, epoch). Step k takes positions k * batch_size to (k + 1) * batch_size - 1, so every epoch shows every sample exactly
-    once, no sample is left out at an epoch's end, and a batch may be larger than the data.
+    (seed, epoch). Step k takes positions k * batch_size to (k + 1) * batch_size - 1, so every epoch shows every sample
+    exactly once, no sample is left out at an epoch's end, and a batch may be larger than the data.
 
     Args:
         n: number of samples, at least 1.

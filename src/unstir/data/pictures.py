@@ -58,7 +58,8 @@ class Packed:
 
 
 def pack(entries: Entries, out: Path, config: DataConfig, progress: Progress | None = None) -> Packed:
-    """Decodes all entries into ``out``, a .npy of (N, H, W, C) uint8; entries that cannot be decoded are left out and named.
+    """Decodes all entries into ``out``, a .npy of (N, H, W, C) uint8; entries that cannot be decoded are left out and
+    named.
 
     Raises:
         UserError: no room on the disk.
@@ -142,8 +143,8 @@ def _why_foreign(source: Source) -> str:
 
 
 def choose_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
-    """The pictures' own size if all have the same, at most 256; else the square of their median short side, rounded to a multiple
-    of 8, from 8 to 64."""
+    """The pictures' own size if all have the same, at most 256; else the square of their median short side, rounded to
+    a multiple of 8, from 8 to 64."""
     if len(sizes) == 1:
         (height, width) = next(iter(sizes))
         if max(height, width) <= LARGEST_OWN:
@@ -216,7 +217,8 @@ def _copy(x: Array, out: Path, packed: Packed) -> None:
 
 
 def decode(source: Source, size: tuple[int, int] | None, config: DataConfig) -> npt.NDArray[np.uint8]:
-    """One picture file -> (H, W, 3) uint8, or (H, W, 4) where the config asks for rgba: upright, 8 bits, on the background.
+    """One picture file -> (H, W, 3) uint8, or (H, W, 4) where the config asks for rgba: upright, 8 bits, on the
+    background.
 
     The first frame of an animation; the orientation that a camera noted is applied; colour profiles are not.
     """
@@ -240,9 +242,9 @@ def decode(source: Source, size: tuple[int, int] | None, config: DataConfig) -> 
 def to_8_bits(picture: Image.Image) -> Image.Image:
     """A picture of any mode -> RGB, or RGBA where it has transparency of any form.
 
-    16-bit grey: v -> round(v 255 / 65535), so that 65535 is 255. 32-bit integers (mode I) are taken as 8-bit or 16-bit where all
-    values fit, else scaled by their largest; floats (mode F) as [0, 1] or [0, 255] where all values fit, else from their lowest
-    to their highest.
+    16-bit grey: v -> round(v 255 / 65535), so that 65535 is 255. 32-bit integers (mode I) are taken as 8-bit or 16-bit
+    where all values fit, else scaled by their largest; floats (mode F) as [0, 1] or [0, 255] where all values fit, else
+    from their lowest to their highest.
     """
     if picture.mode.startswith("I") or picture.mode == "F":
         return Image.fromarray(_scaled(np.asarray(picture), picture.mode)).convert("RGB")

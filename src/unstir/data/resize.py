@@ -1,8 +1,8 @@
 """Pictures of one size, and on one background.
 
-Scaling averages over the area that a pixel comes from (no aliasing). Where both sides shrink by whole numbers it is the mean of
-each block, rounded once (halves up; Pillow's fixed-point division is right to 0.56 of a level). Otherwise Lanczos, rounded after
-each direction. What already has the size is not touched, to the bit.
+Scaling averages over the area that a pixel comes from (no aliasing). Where both sides shrink by whole numbers it is the
+mean of each block, rounded once (halves up; Pillow's fixed-point division is right to 0.56 of a level). Otherwise
+Lanczos, rounded after each direction. What already has the size is not touched, to the bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def colour(name: str) -> tuple[int, int, int]:
 
 
 def composite(rgba: Array, background: str) -> npt.NDArray[np.uint8]:
-    """Lays (..., 4) uint8 with straight alpha on a colour: round((alpha rgb + (255 - alpha) background) / 255), halves up."""
+    """Lays (..., 4) uint8 with straight alpha on a colour: round((alpha rgb + (255 - alpha) background) / 255), halves
+    up."""
     below = np.array(colour(background), dtype=np.uint16)
     alpha = rgba[..., 3:].astype(np.uint16)
     # Division by 255, rounded, in 16 bits: exact for every product of two bytes (J. Blinn 1995, "Three wrongs make a right").
@@ -51,7 +52,8 @@ def as_size(size: Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def fit_picture(picture: Image.Image, size: tuple[int, int], fit: Fit, background: str) -> Image.Image:
-    """A picture of any mode that Pillow can scale -> (H, W). Transparent colours don't bleed: Pillow scales RGBA premultiplied.
+    """A picture of any mode that Pillow can scale -> (H, W). Transparent colours don't bleed: Pillow scales RGBA
+    premultiplied.
 
     crop: scaled to cover the size, the middle is kept. pad: scaled to lie inside, centred on the background.
     stretch: both sides scaled on their own.
@@ -69,9 +71,6 @@ def fit_picture(picture: Image.Image, size: tuple[int, int], fit: Fit, backgroun
         canvas.paste(scaled, ((width - inner[0]) // 2, (height - inner[1]) // 2))
         return canvas
     ratio = max(width / picture.width, height / picture.height)
-    if ratio == 1:  # only the edges go: whole pixels stay what they are
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2
-        return picture.crop((left, top, left + width, top + height))
     kept = width / ratio, height / ratio
     left_, top_ = (picture.width - kept[0]) / 2, (picture.height - kept[1]) / 2
     box = (max(left_, 0), max(top_, 0), min(left_ + kept[0], picture.width), min(top_ + kept[1], picture.height))
@@ -83,7 +82,7 @@ def _scale(picture: Image.Image, size: tuple[int, int], box: tuple[float, float,
     if all(ratio >= 1 and math.isclose(ratio, round(ratio), rel_tol=1e-9) for ratio in ratios):
         across, down = round(ratios[0]), round(ratios[1])
         left, top = int(box[0]), int(box[1])  # half a pixel off the middle is better than a blur
-        # Not resize(BOX), which rounds twice, once for each direction.
+        # By 1 and 1 this is a crop, to the bit. Not resize(BOX), which rounds twice, once for each direction.
         return picture.reduce((across, down), (left, top, left + across * size[0], top + down * size[1]))
     # A first, coarse reduction for very large pictures; at a gap of 3 its error is below the rounding.
     return picture.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
@@ -99,8 +98,8 @@ def _fill(mode: str, background: str) -> float | tuple[int, ...]:
 
 
 def fit_array(x: Array, size: tuple[int, int], fit: Fit, background: str) -> Array:
-    """(N, H, W, C) of any dtype -> (N, *size, C): uint8 pictures of 1, 3 or 4 channels as ``fit_picture`` does; others channel by
-    channel in float32, rounded to the dtype's range where it is an integer one, padded with zeros."""
+    """(N, H, W, C) of any dtype -> (N, *size, C): uint8 pictures of 1, 3 or 4 channels as ``fit_picture`` does; others
+    channel by channel in float32, rounded to the dtype's range where it is an integer one, padded with zeros."""
     if x.shape[1:3] == size:
         return x
     n, *_, channels = x.shape

@@ -1,4 +1,5 @@
-"""Shards of the webdataset kind: .tar files in which a sample is the files of one stem (a.png, a.cls, a.txt, a.json)."""
+"""Shards of the webdataset kind: .tar files in which a sample is the files of one stem (a.png, a.cls, a.txt,
+a.json)."""
 
 from __future__ import annotations
 
@@ -26,10 +27,12 @@ PICTURES = ("png", "jpg", "jpeg", "webp", "ppm", "pgm", "bmp", "tif", "tiff", "g
 def read_shards(pattern: str, config: DataConfig, progress: Progress | None = None) -> Contents:
     """Decodes the pictures of all shards into the cache, or finds them there.
 
-    Classes from .cls files (a number or a name) or "label" in .json; captions from .txt, or "text" or "caption" in .json.
+    Classes from .cls files (a number or a name) or "label" in .json; captions from .txt, or "text" or "caption" in
+    .json.
 
     Args:
-        pattern: one file, a glob (train-*.tar) or a range (shard-{000..010}.tar); addresses (https://...) are streamed, twice.
+        pattern: one file, a glob (train-*.tar) or a range (shard-{000..010}.tar); addresses (https://...) are streamed,
+            twice.
 
     Raises:
         UserError: the extra is missing, there are no such files, or one is damaged.

@@ -1,4 +1,5 @@
-"""What the data is: the one description that travels from the source to the network, the run folder, sampling and files."""
+"""What the data is: the one description that travels from the source to the network, the run folder, sampling and
+files."""
 
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ class Condition:
         return [names[i] if i >= 0 else "" for i in labels.tolist()]
 
     def parse(self, value: str) -> Tensor:
-        """What a user types -> the condition of one sample, without a batch axis: () int64 for a class, (size,) float32 for a
-        vector ("0.1,0.2").
+        """What a user types -> the condition of one sample, without a batch axis: () int64 for a class, (size,) float32
+        for a vector ("0.1,0.2").
 
         Raises:
             UserError: an unknown class, a number that is not one, the wrong count of numbers, or a caption.
@@ -81,8 +82,8 @@ class DataSpec:
     """Shape, units and conditions of a data set.
 
     A model sees x = (data - offset) / scale, channels first, float32. Pictures come from uint8 and land in [-1, 1];
-    everything else is standardised per channel. ``to_data`` is the exact inverse, down to dtype and axis order, so samples
-    leave in the units in which the data came.
+    everything else is standardised per channel. ``to_data`` is the exact inverse, down to dtype and axis order, so
+    samples leave in the units in which the data came.
 
     Args:
         kind: "image" (C, H, W), "signal" (C, L), "volume" (C, D, H, W) or "points" (D,).
@@ -93,7 +94,8 @@ class DataSpec:
         channels: what each channel means, e.g. ("R", "G", "B") or ("MLII", "V5"); may be empty.
         channels_last: whether the data came as (N, ..., C); files are written the same way.
         conditions: by name, e.g. {"label": Condition("class", 10, (...))}.
-        channel_axis: False where the data came without one, (N, L) for a signal of shape (1, L): ``to_data`` drops it again.
+        channel_axis: False where the data came without one, (N, L) for a signal of shape (1, L): ``to_data`` drops it
+            again.
     """
 
     kind: Kind
@@ -119,7 +121,8 @@ class DataSpec:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """(lowest, highest) value in model units that the data can have, where the format limits it: pictures, in practice."""
+        """(lowest, highest) value in model units that the data can have, where the format limits it: pictures, in
+        practice."""
         if self.kind not in ("image", "volume"):
             return None
         return (-1.0, 1.0)  # the loader scales every picture to this range
@@ -145,7 +148,8 @@ class DataSpec:
         return x * self._per_channel(self.scale, x) + self._per_channel(self.offset, x)
 
     def to_data(self, x: Tensor) -> np.ndarray[Any, Any]:
-        """(N, *shape) in model units -> (N, ...) in the data's units, dtype and axis order; integers are rounded and clipped."""
+        """(N, *shape) in model units -> (N, ...) in the data's units, dtype and axis order; integers are rounded and
+        clipped."""
         dtype = np.dtype(self.dtype)
         x = x.detach().to("cpu", torch.float64 if dtype.itemsize > 4 else torch.float32)
         x = self.in_units(x)

@@ -20,10 +20,11 @@ Rows = list[tuple[int, list[str]]]  # line number, cells
 
 
 def read_csv(path: Path, config: DataConfig) -> Contents:
-    """Every row a sample, every column of numbers a coordinate (float64); a column label, class, y or target gives the classes.
+    """Every row a sample, every column of numbers a coordinate (float64); a column label, class, y or target gives the
+    classes.
 
-    Comma, semicolon or tab between the cells, whichever the header has most of. Columns without a single number are left out.
-    A first line of nothing but numbers is data, not a header.
+    Comma, semicolon or tab between the cells, whichever the header has most of. Columns without a single number are
+    left out. A first line of nothing but numbers is data, not a header.
 
     Raises:
         UserError: naming the line and column of a cell that is no number, or a line with too few or too many cells.

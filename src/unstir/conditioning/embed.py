@@ -1,0 +1,90 @@
+"""Conditions as vectors that a network can add to its embedding of the noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from unstir.data.spec import Condition
+
+
+class ClassEmbedding(nn.Module):
+    """A learned vector for each class, and one for the null class.
+
+    Source:
+        Ho & Salimans 2022, section 3.2 (the null token), https://arxiv.org/abs/2207.12598
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(size + 1, width)  # row 0 is the null class, -1
+
+    def null(self, batch: int, device: torch.device) -> Tensor:
+        return torch.full((batch,), -1, dtype=torch.int64, device=device)
+
+    def forward(self, label: Tensor) -> Tensor:
+        embedding: Tensor = self.table(label + 1)  # (B, width)
+        return embedding
+
+
+class VectorEmbedding(nn.Module):
+    """Two layers on a vector. Every entry may be missing (NaN): it is read as 0, and a second input says that it is missing."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.layers = nn.Sequential(nn.Linear(2 * size, width), nn.SiLU(), nn.Linear(width, width))
+
+    def null(self, batch: int, device: torch.device) -> Tensor:
+        return torch.full((batch, self.size), float("nan"), device=device)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        missing = vector.isnan()  # (B, size)
+        embedding: Tensor = self.layers(torch.cat([vector.nan_to_num(0.0), missing.to(vector.dtype)], 1))  # (B, width)
+        return embedding
+
+
+CONDITION_EMBEDDINGS: dict[str, type[ClassEmbedding] | type[VectorEmbedding]] = {
+    "class": ClassEmbedding,
+    "vector": VectorEmbedding,
+}
+
+
+class ConditionEmbedding(nn.Module):
+    """The sum of all conditions' embeddings. Captions are left to networks with a text encoder.
+
+    Args:
+        conditions: that the data declare.
+        width: of the embedding.
+    """
+
+    def __init__(self, conditions: Mapping[str, Condition], width: int) -> None:
+        super().__init__()
+        self.declared = set(conditions)
+        self.parts = nn.ModuleDict(
+            {
+                name: CONDITION_EMBEDDINGS[c.kind](c.size, width)
+                for name, c in conditions.items()
+                if c.kind in CONDITION_EMBEDDINGS
+            }
+        )
+
+    def forward(self, c_noise: Tensor, cond: Mapping[str, Tensor]) -> Tensor | float:
+        """(B, width), or 0 where the data declare no conditions.
+
+        Args:
+            c_noise: (B,) only for its size and device.
+            cond: by name; absent ones are null for all samples.
+
+        Raises:
+            ValueError: a condition that was never declared.
+        """
+        if unknown := set(cond) - self.declared:
+            raise ValueError(f"this network knows no condition {sorted(unknown)}; it knows {sorted(self.parts)}")
+        total: Tensor | float = 0.0
+        for name, part in self.parts.items():
+            value = cond[name] if name in cond else part.null(len(c_noise), c_noise.device)  # type: ignore[operator]
+            total = total + part(value)
+        return total

@@ -1,0 +1,28 @@
+"""What a network's configuration promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import nn
+
+from unstir.data.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class NetworkConfig(ABC):
+    """The size of a network. A new network is a frozen dataclass like this, its module, and a line in ``NETWORKS``.
+
+    The module is called with x (B, C, ...), c_noise (B,) and conditions by name, and gives F (B, out_channels, ...).
+    """
+
+    @abstractmethod
+    def build(self, spec: DataSpec, out_channels: int, in_channels: int | None = None) -> nn.Module:
+        """A freshly initialised network for such data.
+
+        Args:
+            spec: shape and conditions of the data.
+            out_channels: of F; more than the data's where the network gives more than F.
+            in_channels: of x; by default the data's.
+        """

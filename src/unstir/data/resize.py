@@ -81,7 +81,7 @@ def _scale(picture: Image.Image, size: tuple[int, int], box: tuple[float, float,
     ratios = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
     if all(ratio >= 1 and math.isclose(ratio, round(ratio), rel_tol=1e-9) for ratio in ratios):
         across, down = round(ratios[0]), round(ratios[1])
-        left, top = int(box[0]), int(box[1])  # half a pixel off the middle is better than a blur
+        left, top = int(box[0] + 1e-6), int(box[1] + 1e-6)  # half a pixel off the middle is better than a blur
         # By 1 and 1 this is a crop, to the bit. Not resize(BOX), which rounds twice, once for each direction.
         return picture.reduce((across, down), (left, top, left + across * size[0], top + down * size[1]))
     # A first, coarse reduction for very large pictures; at a gap of 3 its error is below the rounding.

@@ -127,7 +127,11 @@ def volume_pictures(x: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         chosen = np.unique(np.linspace(0, depth - 1, min(depth, 64)).round().astype(int))
         return np.moveaxis(x[0][:, chosen], 0, -1)
     tall = max(height, depth)
-    slices = [x[:, :, depth // 2], x[:, :, :, height // 2], x[..., width // 2]]  # (N, C, H, W), (N, C, D, W), (N, C, D, H)
+    slices = [
+        x[:, :, depth // 2],
+        x[:, :, :, height // 2],
+        x[..., width // 2],
+    ]  # (N, C, H, W), (N, C, D, W), (N, C, D, H)
     gap = np.full((len(x), channels, tall, 1), 255, dtype=np.uint8)
     parts: list[np.ndarray[Any, Any]] = []
     for part in slices:

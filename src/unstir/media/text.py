@@ -11,7 +11,9 @@ INK = (38, 42, 51)  # text
 PALE = (110, 116, 128)  # tick numbers, footers
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-_PLAIN = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "’": "'", "µ": "u", "σ": "sigma", "ε": "eps"})
+_PLAIN = str.maketrans(
+    {"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "’": "'", "µ": "u", "σ": "sigma", "ε": "eps"}
+)
 
 
 @lru_cache(maxsize=32)

@@ -60,7 +60,8 @@ class Net(nn.Module):
         """As diffusers calls it: with its own time, a whole number from 0."""
         assert float(t) == int(t)
         alpha_bar = TABLE[int(t)]
-        return self(x, ((1 - alpha_bar) / alpha_bar).log().div(8).clamp(-2.5, 2.5).expand(len(x)))
+        F: Tensor = self(x, ((1 - alpha_bar) / alpha_bar).log().div(8).clamp(-2.5, 2.5).expand(len(x)))
+        return F
 
 
 def start(scale: float = 1.0) -> tuple[Tensor, SampleNoise, Iterator[Tensor]]:

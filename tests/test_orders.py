@@ -21,13 +21,11 @@ from unstir.process import PROCESSES, Process
 from unstir.samplers import SAMPLERS, Heun
 from unstir.sampling import SampleNoise, Sampler, sample
 
-torch.set_num_threads(1)  # tiny tensors: with more, the threads wait for each other
-
 # Solvers of the probability-flow ODE with their defaults: name -> order.
 ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
 # What draws fresh noise: name -> settings for a number of steps, with which it converges to the moments of the data.
 STOCHASTIC: dict[str, list[Callable[[int], dict[str, Any]]]] = {
-    "ddpm": [lambda n, noise=noise: {"noise": noise} for noise in ("posterior", "large", "learned")],
+    "ddpm": [lambda n: {"noise": "posterior"}, lambda n: {"noise": "large"}, lambda n: {"noise": "learned"}],
     "ddim": [lambda n: {"eta": 0.5}, lambda n: {"eta": 1.0}],
     "euler": [lambda n: {"churn": 4 / n}],
     "heun": [lambda n: {"churn": 4 / n}, lambda n: {"churn": 8 / n, "churn_from": 0.1, "churn_to": 2.0}],

@@ -36,14 +36,15 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         hidden = torch.tanh(x.flatten(1) @ self.first + c_noise[:, None] * self.bias + self.bias)
-        return (hidden @ self.last).reshape(x.shape)
+        return torch.as_tensor(hidden @ self.last).reshape(x.shape)
 
 
 def eps_theta(net: Net, process: DiscreteVP, x: Tensor, t: int) -> Tensor:
     """The network in the papers' signature: c_in is 1 for a variance-preserving process, c_noise = ln(sigma / alpha) / 4."""
     alpha_bar = (1 - process.beta).cumprod(0)[t]
     c_noise = torch.log((1 - alpha_bar) / alpha_bar) / 8
-    return net(x, c_noise.clamp(-2.5, 2.5).expand(len(x)))
+    F: Tensor = net(x, c_noise.clamp(-2.5, 2.5).expand(len(x)))
+    return F
 
 
 def start(seed: int) -> tuple[Tensor, SampleNoise, SampleNoise]:
@@ -102,7 +103,8 @@ def test_ddim(process: DiscreteVP, grid: Uniform | Leading, eta: float) -> None:
 def edm_denoiser(net: Net, sigma_data: float, x: Tensor, sigma: Tensor) -> Tensor:
     """EDM's D(x; sigma) for a network that predicts eps, written out."""
     c_in = 1 / (sigma**2 + sigma_data**2).sqrt()
-    return x - sigma * net(c_in * x, (sigma.log() / 4).clamp(-2.5, 2.5).expand(len(x)))
+    F: Tensor = net(c_in * x, (sigma.log() / 4).clamp(-2.5, 2.5).expand(len(x)))
+    return x - sigma * F
 
 
 def test_edm_time_steps() -> None:
@@ -150,7 +152,7 @@ def test_dpm_solver_pp_algorithm_2(process: VP | RectifiedFlow | LinearVP, last:
 
     def x_theta(x: Tensor, i: int) -> Tensor:
         ratio = sigma[i] / alpha[i]
-        eps = net(x / alpha[i].hypot(sigma[i]), (ratio.log() / 4).clamp(-2.5, 2.5).expand(len(x)))
+        eps: Tensor = net(x / alpha[i].hypot(sigma[i]), (ratio.log() / 4).clamp(-2.5, 2.5).expand(len(x)))
         return (x - sigma[i] * eps) / alpha[i]
 
     close(ours, dpm_solver_pp.algorithm_2(x_theta, x_T, alpha, sigma))

@@ -218,8 +218,29 @@ def test_prior(name: str) -> None:
     process = process_of(name)
     x = torch.randn(4, 2, 3, dtype=torch.float64) * process.prior_std()
     normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), process.sigma(f64(process.t_max))[0])
-    torch.testing.assert_close(process.prior_log_prob(x), normal.log_prob(x).sum((1, 2)), rtol=1e-9, atol=0)
+    log_prob: Tensor = normal.log_prob(x)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(process.prior_log_prob(x), log_prob.sum((1, 2)), rtol=1e-9, atol=0)
     torch.testing.assert_close(process.prior_sample(x), process.sigma(f64(process.t_max)) * x)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_prior_where_a_grid_starts_lower(name: str) -> None:
+    process = process_of(name)
+    eps = torch.randn(3, 2, dtype=torch.float64)
+    end, t = f64(process.t_max)[0], f64(0.8 * process.t_max)[0]
+    torch.testing.assert_close(process.prior_sample(eps, end), process.prior_sample(eps), rtol=1e-12, atol=0)
+    # As spread out as data of unit variance, but for the data that the prior leaves out at t_max already.
+    left_out = process.prior_std() / float(process.alpha(end).hypot(process.sigma(end)))
+    spread = process.alpha(t).hypot(process.sigma(t)) * left_out
+    torch.testing.assert_close(process.prior_sample(eps, t), spread * eps)
+
+
+def test_prior_in_numbers() -> None:
+    one = f64(1.0)
+    torch.testing.assert_close(
+        EDM().prior_sample(one, f64(20)[0]), one * math.hypot(1, 20), rtol=1e-4, atol=0
+    )  # not 80
+    torch.testing.assert_close(LinearVP().prior_sample(one, f64(801)[0]), LinearVP().prior_sample(one))
 
 
 @pytest.mark.parametrize("name", PROCESSES)

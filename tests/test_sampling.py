@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -31,12 +32,12 @@ def draw(sampler: Sampler, indices: list[int], seed: int = 5) -> Tensor:
 @pytest.mark.parametrize("sampler", STOCHASTIC)
 def test_a_sample_depends_on_its_own_number_alone(sampler: Sampler) -> None:
     of_64 = draw(sampler, list(range(64)))
-    tight = {"rtol": 1e-12, "atol": 1e-12}
-    torch.testing.assert_close(draw(sampler, list(range(8))), of_64[:8], **tight)
-    torch.testing.assert_close(draw(sampler, [7]), of_64[7:8], **tight)
-    torch.testing.assert_close(draw(sampler, [40, 7, 63]), of_64[[40, 7, 63]], **tight)
+    close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
+    close(draw(sampler, list(range(8))), of_64[:8])
+    close(draw(sampler, [7]), of_64[7:8])
+    close(draw(sampler, [40, 7, 63]), of_64[[40, 7, 63]])
     batches = [draw(sampler, list(range(i, min(i + 10, 64)))) for i in range(0, 64, 10)]
-    torch.testing.assert_close(torch.cat(batches), of_64, **tight)
+    close(torch.cat(batches), of_64)
     assert len({tuple(row) for row in of_64.tolist()}) == 64
     assert not torch.allclose(draw(sampler, [7], seed=6), of_64[7:8])
 

@@ -165,9 +165,17 @@ class Process(ABC):
         """The standard deviation of the noise that sampling starts from."""
         return float(self.sigma(torch.tensor(self.t_max, dtype=torch.float64)))
 
-    def prior_sample(self, eps: Tensor) -> Tensor:
-        """Standard normal noise (B, ...) -> x_t at t_max."""
-        return self.prior_std() * eps
+    def prior_sample(self, eps: Tensor, t: Tensor | None = None) -> Tensor:
+        """Standard normal noise (B, ...) -> x_t at t_max, or at the time t at which a grid starts instead.
+
+        At t the data still show; what they add is taken to be of unit variance, so that a variance-preserving process starts
+        from the same noise everywhere, as in DDIM, and one that explodes from as much as there is at t.
+        """
+        if t is None:
+            return self.prior_std() * eps
+        end = torch.tensor(self.t_max, dtype=torch.float64)
+        norm = self.alpha(t).hypot(self.sigma(t)) / self.alpha(end).hypot(self.sigma(end))
+        return broadcast(norm, eps) * self.prior_std() * eps
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B,) log density in nats of the prior N(0, sigma(t_max)² I)."""

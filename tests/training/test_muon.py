@@ -8,14 +8,15 @@ import torch
 from unstir.training.muon import Muon, orthogonalize
 
 
-@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (6, 4, 3, 3)])
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (3, 6, 36)])
 def test_orthogonalized_has_singular_values_near_one_and_the_same_singular_vectors(shape: tuple[int, ...]) -> None:
     g = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    u, s, vh = torch.linalg.svd(g.flatten(1), full_matrices=False)
-    inside = u.mT @ orthogonalize(g, 5).flatten(1) @ vh.mT
-    assert 0.6 < float(inside.diagonal().min()) <= float(inside.diagonal().max()) < 1.25
-    assert float((inside - inside.diagonal().diag()).abs().max()) < 1e-10
-    assert s[0] / s[-1] > 1.5  # there was something to do
+    u, s, vh = torch.linalg.svd(g, full_matrices=False)
+    inside = u.mT @ orthogonalize(g, 5) @ vh.mT
+    values = inside.diagonal(dim1=-2, dim2=-1)
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.25
+    assert float((inside - torch.diag_embed(values)).abs().max()) < 1e-10
+    assert float((s[..., 0] / s[..., -1]).min()) > 1.5  # there was something to do
 
 
 def test_steps_along_the_orthogonalized_nesterov_momentum() -> None:
@@ -29,6 +30,20 @@ def test_steps_along_the_orthogonalized_nesterov_momentum() -> None:
         m = 0.9 * m + g
         expected = expected - 0.1 * 0.2 * 5**0.5 * orthogonalize(g + 0.9 * m, 5)
     torch.testing.assert_close(w.detach(), expected)
+
+
+def test_matrices_of_several_shapes_step_as_they_would_alone() -> None:
+    shapes = [(4, 3, 3, 3), (4, 6), (4, 3, 3, 3)]
+    generator = torch.Generator().manual_seed(3)
+    together = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    for w in together:
+        w.grad = torch.randn(w.shape, generator=generator)
+    Muon(together, [], 0.1).step()
+    for w in together:
+        alone = torch.nn.Parameter(torch.zeros(w.shape))
+        alone.grad = w.grad
+        Muon([alone], [], 0.1).step()
+        torch.testing.assert_close(w, alone)
 
 
 def test_the_others_take_adam_steps() -> None:

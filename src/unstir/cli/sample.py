@@ -15,7 +15,7 @@ from rich.progress import Progress
 from unstir.cli.arguments import parse, take
 from unstir.data import DataSpec
 from unstir.errors import UserError
-from unstir.media.write import write
+from unstir.media.write import check_path, write
 from unstir.model import Model
 from unstir.recipes import SamplingConfig
 from unstir.run import Run
@@ -90,9 +90,11 @@ def draw(run: Run, options: SampleOptions, given: dict[str, str]) -> None:
     model = run.model(_device(options.device))
     n, cond = layout(model.spec, options, given)
     out = Path(options.out) if options.out else run.samples / f"samples-seed{options.seed}.png"
+    check_path(out, model.spec)
     animate = out.suffix in ANIMATIONS
     states: list[list[np.ndarray[Any, Any]]] = []
-    pieces, labels = [], []
+    pieces: list[torch.Tensor] = []
+    labels: list[int] = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"drawing {n} samples", total=n * options.steps)
@@ -106,7 +108,7 @@ def draw(run: Run, options: SampleOptions, given: dict[str, str]) -> None:
                     frames.append(model.spec.to_data(_shown(model, step.x_t, step.t)))
             pieces.append(x.cpu())
             states.append(frames)
-            labels += _titles(model, cond, options, indices)
+            labels += _classes(model, cond, options, indices)
     x_0 = model.spec.to_data(torch.cat(pieces))
     trajectory = [np.concatenate(parts) for parts in zip(*states, strict=True)] if animate else None
     files = write(x_0, out, model.spec, labels=labels or None, trajectory=trajectory)
@@ -119,12 +121,11 @@ def _shown(model: Model, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return x_t / (alpha.square() + (sigma / model.denoiser.sigma_data).square()).sqrt()
 
 
-def _titles(model: Model, cond: dict[str, Any], options: SampleOptions, indices: range) -> list[str]:
-    """The class name of every sample, where the model has classes."""
-    for name, rows in model.conditions(cond, options, options.seed, indices).items():
-        if model.spec.conditions[name].kind == "class":
-            return model.spec.conditions[name].titles(rows.cpu())
-    return []
+def _classes(model: Model, cond: dict[str, Any], options: SampleOptions, indices: range) -> list[int]:
+    """The class of every sample, where the model has classes."""
+    rows = model.conditions(cond, options, options.seed, indices)
+    classes = (rows[name] for name, c in model.spec.conditions.items() if c.kind == "class")
+    return next((row.tolist() for row in classes), [])
 
 
 def _device(name: str) -> torch.device | None:

@@ -122,6 +122,7 @@ def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
     from accelerate import Accelerator
 
     from unstir.data import load
+    from unstir.figures import write_figure
     from unstir.training.session import Session
 
     accelerator = Accelerator(mixed_precision="no")
@@ -157,7 +158,8 @@ def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
         os._exit(130) if accelerator.num_processes > 1 else sys.exit(130)
     with console.status("drawing samples"):
         picture = session.write_samples()
-    _say_end(console, session, run, picture)
+        figure = write_figure(session.model(), session.dataset, run.samples) if session.main else None
+    _say_end(console, session, run, [path for path in (picture, figure) if path])
     if accelerator.num_processes > 1:
         accelerator.end_training()
 
@@ -200,9 +202,9 @@ def _say_what(console: Console, session: Any, run: Any) -> None:
     )
 
 
-def _say_end(console: Console, session: Any, run: Any, picture: Path | None) -> None:
+def _say_end(console: Console, session: Any, run: Any, pictures: list[Path]) -> None:
     console.print(f"Trained {session.state.step:,} steps in {session.state.seconds / 60:.1f} minutes.")
-    console.print(f"  samples      {picture}", soft_wrap=True)
+    console.print(f"  samples      {', '.join(map(str, pictures))}", soft_wrap=True)
     console.print(f"  run folder   {run.folder}", soft_wrap=True)
     console.print(f"  sample more  unstir sample {run.folder} --out more.png", soft_wrap=True)
     console.print(

@@ -51,11 +51,6 @@ class Condition:
         hint = did_you_mean(text, self.names) if self.names else "give its number"
         raise UserError(f"no class {text!r} among the {self.size} classes (numbers 0 to {self.size - 1}): {hint}")
 
-    def titles(self, labels: Tensor) -> list[str]:
-        """(N,) classes -> their names, or their numbers where they have none; "" for the null class."""
-        names = self.names or [str(i) for i in range(self.size)]
-        return [names[i] if i >= 0 else "" for i in labels.tolist()]
-
     def parse(self, value: str) -> Tensor:
         """What a user types -> the condition of one sample, without a batch axis: () int64 for a class, (size,) float32
         for a vector ("0.1,0.2").

@@ -12,7 +12,7 @@ from PIL import Image
 from unstir.media.files import replacing
 from unstir.media.grid import flatten
 
-MOST_FRAMES = 48
+MOST_FRAMES = 36
 SHORTEST_MS = 20  # browsers show GIF frames that are shorter for 100 ms
 PALETTE_FRAMES = 6
 
@@ -70,5 +70,10 @@ def with_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
     sheet = Image.new("RGB", (width, height * len(sources)))
     for row, frame in enumerate(sources):
         sheet.paste(frame, (0, row * height))
-    palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
+    numbers = sheet.quantize(254, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).getpalette() or []
+    found = np.array(numbers[: 254 * 3], dtype=np.uint8).reshape(-1, 3)
+    # Pillow looks for the nearest colour in steps of 4, so white is sought as 252: colours nearer to that would replace the paper.
+    found[(found > 246).all(axis=1)] = 255
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([255, 255, 255, 0, 0, 0, *found.ravel().tolist()])
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

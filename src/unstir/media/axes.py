@@ -1,4 +1,4 @@
-"""Axes: from numbers to places in a picture. Points, lines, arrows and bars are drawn three times too large and made smaller."""
+"""Axes: from numbers to places in a picture. Points, lines, arrows and bars are drawn too large and made smaller, which smooths them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from unstir.media.text import INK, PALE, fit_text, font
+from unstir.media.text import INK, PALE, fit_text, font, text_width
 
-FINER = 3  # marks are drawn this many times too large, so that their edges come out smooth
+TEXT = 12  # the size of text for which the marks' sizes are meant; all grow together
 COLORS = ("#4269d0", "#ff725c", "#3ca951", "#efb118", "#a463f2", "#6cc5b0", "#ff8ab7", "#9c6b4e", "#97bbf5", "#9498a0")
 FRAME = (196, 200, 208)
 GRID = (237, 239, 243)
@@ -34,9 +34,9 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Powers of ten within [low, high], every few where there are many; 1, 2, 5 between them where there are fewer than two."""
+    """Powers of ten within [low, high], every few where there are many; with 2 and 5 times them where there are fewer than three."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    if last - first >= 1:
+    if last - first >= 2:
         return [10.0**i for i in range(first, last + 1, max(1, math.ceil((last - first + 1) / (count + 1))))]
     fine = [m * 10.0**i for i in range(first - 1, last + 1) for m in (1, 2, 5)]
     found = [value for value in fine if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
@@ -91,6 +91,7 @@ class Panel:
         log_x, log_y: logarithmic axes.
         equal: one unit is as long on both axes.
         numbers: ticks with numbers; off for small panels.
+        grid: pale lines at the ticks.
     """
 
     title: str = ""
@@ -102,10 +103,11 @@ class Panel:
     log_y: bool = False
     equal: bool = False
     numbers: bool = True
+    grid: bool = False
     marks: list[Marks] = field(default_factory=list)
 
     def scatter(self, points: Array, color: str = COLORS[0], radius: float = 1.3, opacity: float = 0.6) -> Panel:
-        """Dots at (N, 2); where dots overlap the colour is fuller, 1 - (1 - opacity)^count."""
+        """Dots at (N, 2), ``radius`` in pixels beside text of 12 pixels; where dots overlap the colour is fuller, 1 - (1 - opacity)^count."""
         points = np.asarray(points, dtype=np.float64)
         self.marks.append(Marks("dots", points[:, 0], points[:, 1], color, radius, opacity))
         return self
@@ -153,52 +155,62 @@ class Panel:
         across, up = _fraction(x, x_limits, self.log_x), _fraction(y, y_limits, self.log_y)
         return box[0] + across * (box[2] - box[0]), box[3] - up * (box[3] - box[1])
 
-    def draw_marks(self, box: Box) -> Image.Image:
+    def draw_marks(self, box: Box, size: int = TEXT) -> Image.Image:
         """The panel's inside, of the box's size, without frame and numbers."""
-        large = (0, 0, FINER * (box[2] - box[0]), FINER * (box[3] - box[1]))
-        canvas = Image.new("RGB", large[2:], "white")
+        width, height = box[2] - box[0], box[3] - box[1]
+        finer = 3 if size < 2 * TEXT else 2
+        canvas = Image.new("RGB", (finer * width, finer * height), "white")
+        if self.grid:
+            self._draw_grid(canvas, box, size)
         for marks in self.marks:
-            canvas = DRAW[marks.kind](self, marks, canvas, large)
-        return canvas.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.LANCZOS)
+            canvas = DRAW[marks.kind](self, marks, canvas, finer * size / TEXT)
+        return canvas.resize((width, height), Image.Resampling.LANCZOS)
 
-    def draw(self, canvas: Image.Image, box: Box, size: int = 12) -> None:
+    def _draw_grid(self, canvas: Image.Image, box: Box, size: int) -> None:
+        draw, limits, (right, bottom) = ImageDraw.Draw(canvas), self.limits(box), canvas.size
+        x = np.array([value for value, _ in self._ticks(limits[0], self.log_x, 0, box, size)])
+        y = np.array([value for value, _ in self._ticks(limits[1], self.log_y, 1, box, size)])
+        for at in self.place(x, np.full(len(x), limits[1][0]), (0, 0, right, bottom))[0].tolist():
+            draw.line([(at, 0), (at, bottom)], GRID, max(1, size // 8))
+        for at in self.place(np.full(len(y), limits[0][0]), y, (0, 0, right, bottom))[1].tolist():
+            draw.line([(0, at), (right, at)], GRID, max(1, size // 8))
+
+    def draw(self, canvas: Image.Image, box: Box, size: int = TEXT) -> None:
         """Draws the panel; ``box`` is the frame, ``size`` the text's: numbers and labels stand outside of the frame."""
-        canvas.paste(self.draw_marks(box), box[:2])
+        canvas.paste(self.draw_marks(box, size), box[:2])
         draw = ImageDraw.Draw(canvas)
         (left, top, right, bottom), limits = box, self.limits(box)
-        if self.numbers:
-            x_ticks, y_ticks = (self._ticks(*pair, box) for pair in zip(limits, (self.log_x, self.log_y), (0, 1)))
-            for value, words in x_ticks:
-                at = float(self.place(np.array([value]), np.array([limits[1][0]]), box)[0][0])
-                draw.line([(at, bottom), (at, bottom + size / 3)], FRAME)
-                draw.text((at, bottom + size / 2), words, PALE, font(size), anchor="ma")
-            for value, words in y_ticks:
-                at = float(self.place(np.array([limits[0][0]]), np.array([value]), box)[1][0])
-                draw.line([(left - size / 3, at), (left, at)], FRAME)
-                draw.text((left - size / 2, at), words, PALE, font(size), anchor="rm")
+        x_ticks = self._ticks(limits[0], self.log_x, 0, box, size)
+        y_ticks = self._ticks(limits[1], self.log_y, 1, box, size)
+        for value, words in x_ticks:
+            at = float(self.place(np.array([value]), np.array([limits[1][0]]), box)[0][0])
+            draw.line([(at, bottom), (at, bottom + size / 3)], FRAME)
+            draw.text((at, bottom + size / 2), words, PALE, font(size), anchor="ma")
+        for value, words in y_ticks:
+            at = float(self.place(np.array([limits[0][0]]), np.array([value]), box)[1][0])
+            draw.line([(left - size / 3, at), (left, at)], FRAME)
+            draw.text((left - size / 2, at), words, PALE, font(size), anchor="rm")
         draw.rectangle((left, top, right, bottom), outline=FRAME)
         if self.title:
             title = fit_text(self.title, size + 1, right - left + size)
             draw.text(((left + right) / 2, top - size / 2), title, INK, font(size + 1), anchor="ms")
+        middle = ((left + right) / 2, (top + bottom) / 2)
         if self.x_label:
-            below = bottom + (2 * size if self.numbers else size / 2)
-            draw.text(
-                ((left + right) / 2, below), fit_text(self.x_label, size, right - left), INK, font(size), anchor="ma"
-            )
+            words, below = fit_text(self.x_label, size, right - left), 2 * size if self.numbers else size / 2
+            draw.text((middle[0], bottom + below), words, INK, font(size), anchor="ma")
         if self.y_label:
-            _upright(
-                canvas,
-                fit_text(self.y_label, size, bottom - top),
-                size,
-                left - size * (4.6 if self.numbers else 1.0),
-                (top + bottom) / 2,
-            )
+            widest = max((text_width(words, size) for _, words in y_ticks), default=0)
+            upright(canvas, fit_text(self.y_label, size, bottom - top), size, (left - widest - 1.5 * size, middle[1]))
 
-    def _ticks(self, limits: Limits, log: bool, axis: int, box: Box) -> list[tuple[float, str]]:
-        count = max(2, (box[2] - box[0]) // 60 if axis == 0 else (box[3] - box[1]) // 45)
+    def _ticks(self, limits: Limits, log: bool, axis: int, box: Box, size: int) -> list[tuple[float, str]]:
+        """Places and words of the numbers along x (axis 0) or y (1): as many as there is room for, at most about six."""
+        if not self.numbers:
+            return []
+        room = (box[2] - box[0]) / (4.5 * size) if axis == 0 else (box[3] - box[1]) / (3 * size)
+        count = max(2, min(6, int(room)))
         if log:
-            return [(value, tick_text(value, min(value, 1.0))) for value in log_ticks(*limits, min(count, 6))]
-        values = ticks(*limits, min(count, 6))
+            return [(value, tick_text(value, min(value, 1.0))) for value in log_ticks(*limits, count)]
+        values = ticks(*limits, count)
         step = values[1] - values[0] if len(values) > 1 else abs(values[0]) or 1.0
         return [(value, tick_text(value, step)) for value in values]
 
@@ -216,21 +228,22 @@ def _fraction(values: Array, limits: Limits, log: bool) -> Array:
         return np.asarray((values - low) / (high - low))
 
 
-def _upright(canvas: Image.Image, text: str, size: int, x: float, y: float) -> None:
-    mask = Image.new("L", (round(font(size).getlength(text)) + 2, size + 6))
+def upright(canvas: Image.Image, text: str, size: int, middle: tuple[float, float]) -> None:
+    """Text that reads from below to above."""
+    mask = Image.new("L", (text_width(text, size) + 2, size + 6))
     ImageDraw.Draw(mask).text((mask.width / 2, mask.height / 2), text, 255, font(size), anchor="mm")
     mask = mask.rotate(90, expand=True)
-    canvas.paste(INK, (round(x - mask.width / 2), round(y - mask.height / 2)), mask)
+    canvas.paste(INK, (round(middle[0] - mask.width / 2), round(middle[1] - mask.height / 2)), mask)
 
 
-def _dots(panel: Panel, marks: Marks, canvas: Image.Image, box: Box) -> Image.Image:
+def _dots(panel: Panel, marks: Marks, canvas: Image.Image, unit: float) -> Image.Image:
     """Discs, blended by how many cover a pixel: independent of their order."""
     width, height = canvas.size
-    radius = marks.size * FINER
+    radius = marks.size * unit
     reach = math.ceil(radius)
     dy, dx = np.indices((2 * reach + 1, 2 * reach + 1)) - reach
     inside = dx**2 + dy**2 <= radius**2
-    x, y = panel.place(marks.x, marks.y, box)
+    x, y = panel.place(marks.x, marks.y, (0, 0, *canvas.size))
     near = np.isfinite(x) & np.isfinite(y) & (np.abs(x - width / 2) < width) & (np.abs(y - height / 2) < height)
     column = np.floor(x[near])[:, None].astype(int) + dx[inside]
     row = np.floor(y[near])[:, None].astype(int) + dy[inside]
@@ -240,8 +253,8 @@ def _dots(panel: Panel, marks: Marks, canvas: Image.Image, box: Box) -> Image.Im
     return Image.composite(Image.new("RGB", canvas.size, marks.color), canvas, Image.fromarray(cover))
 
 
-def _line(panel: Panel, marks: Marks, canvas: Image.Image, box: Box) -> Image.Image:
-    x, y = thinned(*panel.place(marks.x, marks.y, box), columns=2 * canvas.width)
+def _line(panel: Panel, marks: Marks, canvas: Image.Image, unit: float) -> Image.Image:
+    x, y = thinned(*panel.place(marks.x, marks.y, (0, 0, *canvas.size)), columns=2 * canvas.width)
     draw = ImageDraw.Draw(canvas)
     finite = np.isfinite(x) & np.isfinite(y)
     far = 4 * max(canvas.size)  # Pillow's lines go wrong at places of billions of pixels
@@ -249,13 +262,9 @@ def _line(panel: Panel, marks: Marks, canvas: Image.Image, box: Box) -> Image.Im
     for piece in np.split(np.arange(len(x)), np.flatnonzero(np.diff(finite)) + 1):
         if len(piece) and finite[piece[0]]:
             places = list(zip(x[piece].tolist(), y[piece].tolist()))
-            width = max(1, round(marks.size * FINER))
             if len(places) == 1:
-                draw.ellipse(
-                    [places[0][0] - width, places[0][1] - width, places[0][0] + width, places[0][1] + width],
-                    marks.color,
-                )
-            draw.line(places, marks.color, width, joint="curve")
+                draw.circle(places[0], marks.size * unit, marks.color)
+            draw.line(places, marks.color, max(1, round(marks.size * unit)), joint="curve")
     return canvas
 
 
@@ -271,31 +280,31 @@ def thinned(x: Array, y: Array, columns: int) -> tuple[Array, Array]:
     return x[index], y[index]
 
 
-def _arrows(panel: Panel, marks: Marks, canvas: Image.Image, box: Box) -> Image.Image:
+def _arrows(panel: Panel, marks: Marks, canvas: Image.Image, unit: float) -> Image.Image:
     assert marks.end is not None
     draw = ImageDraw.Draw(canvas)
-    x, y = panel.place(marks.x, marks.y, box)
-    x_end, y_end = panel.place(marks.end[:, 0], marks.end[:, 1], box)
+    x, y = panel.place(marks.x, marks.y, (0, 0, *canvas.size))
+    x_end, y_end = panel.place(marks.end[:, 0], marks.end[:, 1], (0, 0, *canvas.size))
     for x0, y0, x1, y1 in np.stack([x, y, x_end, y_end], axis=1).tolist():
         length = math.hypot(x1 - x0, y1 - y0)
-        head = min(3.6 * FINER, 0.45 * length)
+        head = min(4 * unit, 0.5 * length)
         if length < 1:
             continue
         ux, uy = (x1 - x0) / length, (y1 - y0) / length
         x2, y2 = x1 - head * ux, y1 - head * uy
-        draw.line([(x0, y0), (x2, y2)], marks.color, FINER)
+        draw.line([(x0, y0), (x2, y2)], marks.color, max(1, round(0.8 * unit)))
         half = 0.5 * head
         draw.polygon([(x1, y1), (x2 - half * uy, y2 + half * ux), (x2 + half * uy, y2 - half * ux)], marks.color)
     return canvas
 
 
-def _bars(panel: Panel, marks: Marks, canvas: Image.Image, box: Box) -> Image.Image:
+def _bars(panel: Panel, marks: Marks, canvas: Image.Image, unit: float) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
-    x, top = panel.place(marks.x, marks.y, box)
-    bottom = float(panel.place(marks.x[:1], np.zeros(1), box)[1][0])
+    x, top = panel.place(marks.x, marks.y, (0, 0, *canvas.size))
+    bottom = float(panel.place(marks.x[:1], np.zeros(1), (0, 0, *canvas.size))[1][0])
     for left, right, high in zip(x[:-1], x[1:], top[:-1]):
         if high < bottom:
-            draw.rectangle([left, high, max(left, right - FINER / 2), bottom], marks.color)
+            draw.rectangle([left, high, max(left, right - unit / 2), bottom], marks.color)
     return canvas
 
 

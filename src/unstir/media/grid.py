@@ -112,9 +112,9 @@ def best_columns(n: int, height: int = 1, width: int = 1) -> int:
 
 
 def best_scale(height: int, width: int, rows: int, columns: int, padding: int = 2) -> int:
-    """How many times to enlarge: as near to 96 pixels a cell as goes below it, the whole within 1600 pixels; at least 1."""
-    room = min((LARGEST - padding) / columns - padding, (LARGEST - padding) / rows - padding, CELL)
-    return max(1, int(room // max(height, width)))
+    """How many times to enlarge: the cells' short side at most 96 pixels, the whole within 1600; at least 1."""
+    across, down = ((LARGEST - padding) / count - padding for count in (columns, rows))
+    return max(1, int(min(across // width, down // height, CELL // min(height, width))))
 
 
 def volume_pictures(x: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from unstir.media.axes import COLORS, Array, Limits, Panel, span
+from unstir.media.axes import COLORS, TEXT, Array, Limits, Panel, span, upright
 from unstir.media.grid import best_columns
 from unstir.media.text import INK, fit_text, font, plain, text_width
 
 Data = np.ndarray[Any, Any]
 GREY = "#c3c8d2"
-TEXT = 12
 
 
 @dataclass
@@ -48,47 +47,44 @@ class Figure:
         panels = [panel for row in self.rows for panel in row]
         numbers, text = any(p.numbers for p in panels), px(TEXT)
         before = self.gap / 2 + (38 if numbers else 0) + (18 if any(p.y_label for p in panels) else 0)
-        above = self.gap / 2 + (20 if any(p.title for p in panels) else 0)
+        above = [self.gap / 2 + (20 if any(p.title for p in row) else 0) for row in self.rows]
         below = self.gap / 2 + (18 if numbers else 0) + (16 if any(p.x_label for p in panels) else 0)
         names = 24 if self.row_labels else 0
         head = (26 if self.title else 0) + (22 if self.legend else 0)
-        step_x, step_y = before + self.width + self.gap / 2, above + self.height + below
+        step_x = before + self.width + self.gap / 2
+        tops = [head + sum(above[: i + 1]) + i * (self.height + below) for i in range(len(self.rows))]
         size = (
             px(names + step_x * max(map(len, self.rows)) + self.gap / 2),
-            px(head + step_y * len(self.rows) + self.gap / 2),
+            px(tops[-1] + self.height + below + self.gap / 2),
         )
         canvas = Image.new("RGB", size, "white")
         draw = ImageDraw.Draw(canvas)
         if self.title:
             draw.text((size[0] / 2, px(18)), fit_text(self.title, px(15), size[0]), INK, font(px(15)), anchor="mm")
         if self.legend:
-            _legend(draw, self.legend, size[0], px(head - 10), text)
+            _legend(canvas, self.legend, size[0], px(head - 10), text)
         for i, row in enumerate(self.rows):
-            top = head + i * step_y + above
+            top = tops[i]
             for j, panel in enumerate(row):
                 left = names + j * step_x + before
                 panel.draw(canvas, (px(left), px(top), px(left + self.width), px(top + self.height)), text)
             if i < len(self.row_labels):
-                _row_label(canvas, self.row_labels[i], px(14), px(top + self.height / 2), px(TEXT + 1), px(self.height))
+                name = fit_text(self.row_labels[i], px(TEXT + 1), px(self.height))
+                upright(canvas, name, px(TEXT + 1), (px(14), px(top + self.height / 2)))
         return canvas
 
 
-def _legend(draw: ImageDraw.ImageDraw, legend: Mapping[str, str], width: int, y: int, text: int) -> None:
+def _legend(canvas: Image.Image, legend: Mapping[str, str], width: int, y: int, text: int) -> None:
     names = [plain(name) for name in legend]
     widths = [text_width(name, text) + 2.4 * text for name in names]
     x = max(text / 2, (width - sum(widths)) / 2)
+    dot = Image.new("L", (8 * text, 8 * text))
+    ImageDraw.Draw(dot).ellipse((0, 0, 8 * text - 1, 8 * text - 1), 255)
+    dot = dot.resize((round(0.7 * text), round(0.7 * text)), Image.Resampling.LANCZOS)
     for name, color, step in zip(names, legend.values(), widths):
-        draw.ellipse([x, y - text / 3, x + 2 * text / 3, y + text / 3], color)
-        draw.text((x + text, y), name, INK, font(text), anchor="lm")
+        canvas.paste(color, (round(x), y - dot.height // 2), dot)
+        ImageDraw.Draw(canvas).text((x + text, y), name, INK, font(text), anchor="lm")
         x += step
-
-
-def _row_label(canvas: Image.Image, name: str, x: int, y: int, size: int, room: int) -> None:
-    name = fit_text(name, size, room)
-    mask = Image.new("L", (text_width(name, size) + 4, size + 8))
-    ImageDraw.Draw(mask).text((mask.width / 2, mask.height / 2), name, 255, font(size), anchor="mm")
-    mask = mask.rotate(90, expand=True)
-    canvas.paste(INK, (x - mask.width // 2, y - mask.height // 2), mask)
 
 
 def points_plot(
@@ -141,8 +137,8 @@ def _groups(x: Array, classes: Sequence[str] | None) -> tuple[dict[str, Array], 
 
 def _scattered(panel: Panel, groups: dict[str, Array], axes: tuple[int, int], n: int) -> Panel:
     """Many points are small and pale, few are large and full."""
-    radius = 3.0 if n < 100 else 1.8 if n < 3000 else 1.2
-    opacity = 0.9 if n < 100 else 0.55 if n < 3000 else 0.35
+    radius = 2.4 if n < 100 else 1.2 if n < 3000 else 0.9
+    opacity = 0.9 if n < 100 else 0.55 if n < 10_000 else 0.35
     for color, points in groups.items():
         panel.scatter(points[:, axes], color, radius, opacity)
     return panel
@@ -187,7 +183,7 @@ def signal_grid(
         panel.numbers = few
         for c in range(lanes):
             panel.line(
-                t, signal[c] + lift[c], COLORS[c % len(COLORS)] if lanes <= 3 else COLORS[0], 1.4 if few else 1.1
+                t, signal[c] + lift[c], COLORS[c % len(COLORS)] if lanes <= 3 else COLORS[0], 1.2 if few else 0.9
             )
         panels.append(panel)
     rows = [panels[start : start + columns] for start in range(0, n, columns)]
@@ -208,16 +204,16 @@ def curves(
     scale: float = 2,
 ) -> Image.Image:
     """Lines by name, {"EDM, Heun": (steps, distances), ...}, in one panel with a legend; up to 24 values are also dots."""
-    panel = Panel(title, x_label, y_label, log_x=log_x, log_y=log_y)
+    panel = Panel("", x_label, y_label, log_x=log_x, log_y=log_y, grid=True)
     legend: dict[str, str] = {}
     for i, (name, (xs, ys)) in enumerate(series.items()):
         legend[name] = COLORS[i % len(COLORS)]
-        panel.line(xs, ys, legend[name], 1.8)
+        panel.line(xs, ys, legend[name], 1.3)
         if len(xs) <= 24:
             panel.scatter(
-                np.stack([np.asarray(xs, np.float64), np.asarray(ys, np.float64)], axis=1), legend[name], 3.2, 1.0
+                np.stack([np.asarray(xs, np.float64), np.asarray(ys, np.float64)], axis=1), legend[name], 2.6, 1.0
             )
-    return Figure([[panel]], 520, 300, legend=legend if len(legend) > 1 else None).draw(scale)
+    return Figure([[panel]], 520, 300, title, legend=legend if len(legend) > 1 else None).draw(scale)
 
 
 def sohl_dickstein_figure(
@@ -250,7 +246,7 @@ def sohl_dickstein_figure(
         for column, cloud in enumerate(clouds):
             panel = Panel(times[column] if row == 0 else "", x_limits=limits, y_limits=limits, numbers=False)
             if row == 1 and column == 0:
-                panel.scatter(data, GREY, 1.2, 0.35)
+                panel.scatter(data, GREY, 0.8, 0.5)
             rows[-1].append(_scattered(panel, {COLORS[row]: np.asarray(cloud, np.float64)}, (0, 1), len(cloud)))
     arrows = [Panel(x_limits=limits, y_limits=limits, numbers=False) for _ in times]
     rows.append([p.quiver(at, along, COLORS[2]) for p, at, along in zip(arrows, drift_positions, drift_vectors)])

@@ -17,6 +17,7 @@ from unstir.media.text import PALE, font
 Array = np.ndarray[Any, Any]
 MOST = {"image": 400, "volume": 64, "signal": 64, "points": 50_000}  # samples in one picture
 MOST_CAPTIONS = 100
+SMALL_CELL = 64  # pixels
 
 
 def render(
@@ -25,7 +26,7 @@ def render(
     labels: Sequence[int] | Sequence[str] | npt.NDArray[Any] | None = None,
     *,
     like: Array | None = None,
-    scale: float | None = None,
+    small: bool = False,
 ) -> Image.Image:
     """One picture of samples of any kind.
 
@@ -36,11 +37,11 @@ def render(
         x: (N, ...) in the data's own units and axis order.
         labels: class numbers (-1: not known) or names, one a sample.
         like: samples that set the limits of a plot's axes (default: x); an animation gives the last state here.
-        scale: how many times as large as usual a plot is; for pictures there is nothing to choose.
+        small: for an animation: fewer pixels.
     """
     most = MOST[spec.kind]
     names = class_names(labels, spec)
-    picture = RENDERERS[spec.kind](x[:most], spec, names[:most] if names else None, x if like is None else like, scale)
+    picture = RENDERERS[spec.kind](x[:most], spec, names[:most] if names else None, x if like is None else like, small)
     return picture if len(x) <= most else _footer(picture, f"the first {most:,} of {len(x):,}")
 
 
@@ -87,43 +88,40 @@ def runs(names: Sequence[str]) -> int | None:
     return length if regular and 2 <= length <= 20 and changes else None
 
 
-def _pictures(pictures: npt.NDArray[np.uint8], names: list[str] | None) -> Image.Image:
+def _pictures(pictures: npt.NDArray[np.uint8], names: list[str] | None, small: bool) -> Image.Image:
     background = "checker" if pictures.shape[-1] in (2, 4) else "white"
+    scale = max(1, SMALL_CELL // max(pictures.shape[1:3])) if small else None
     if not names or not any(names) or len(set(names)) == 1:
-        return picture_grid(pictures, background=background)
+        return picture_grid(pictures, scale=scale, background=background)
     run = runs(names)
     if run:
-        return picture_grid(pictures, columns=run, row_labels=names[::run], background=background)
-    return picture_grid(pictures, labels=names if len(names) <= MOST_CAPTIONS else None, background=background)
+        return picture_grid(pictures, run, scale, row_labels=names[::run], background=background)
+    captions = names if len(names) <= MOST_CAPTIONS and not small else None
+    return picture_grid(pictures, scale=scale, labels=captions, background=background)
 
 
-def _image(x: Array, spec: DataSpec, names: list[str] | None, like: Array, scale: float | None) -> Image.Image:
-    return _pictures(as_bytes(x, spec), names)
+def _image(x: Array, spec: DataSpec, names: list[str] | None, like: Array, small: bool) -> Image.Image:
+    return _pictures(as_bytes(x, spec), names, small)
 
 
-def _volume(x: Array, spec: DataSpec, names: list[str] | None, like: Array, scale: float | None) -> Image.Image:
+def _volume(x: Array, spec: DataSpec, names: list[str] | None, like: Array, small: bool) -> Image.Image:
     volumes = np.moveaxis(as_bytes(x, spec), -1, 1)  # (N, C, D, H, W)
-    return _pictures(volume_pictures(volumes), names if len(x) > 1 else None)
+    return _pictures(volume_pictures(volumes), names if len(x) > 1 else None, small)
 
 
-def _signal(x: Array, spec: DataSpec, names: list[str] | None, like: Array, scale: float | None) -> Image.Image:
+def _signal(x: Array, spec: DataSpec, names: list[str] | None, like: Array, small: bool) -> Image.Image:
     titles = names if names and len(set(names)) > 1 else None
     run = runs(names) if names else None
-    columns = run or best_columns(len(x), 2, 3)
+    scale = 1 if small else 2 if len(x) <= 4 else 1.5
+    shown, limits = axes_of(x, spec), axes_of(like, spec)
     return signal_grid(
-        axes_of(x, spec),
-        None,
-        spec.channels,
-        titles,
-        axes_of(like, spec),
-        columns=columns,
-        scale=scale or (2 if len(x) <= 4 else 1.5),
+        shown, None, spec.channels, titles, limits, columns=run or best_columns(len(x), 2, 3), scale=scale
     )
 
 
-def _points(x: Array, spec: DataSpec, names: list[str] | None, like: Array, scale: float | None) -> Image.Image:
+def _points(x: Array, spec: DataSpec, names: list[str] | None, like: Array, small: bool) -> Image.Image:
     flat = x.reshape(len(x), -1)
-    return points_plot(flat, spec.channels, names, like.reshape(len(like), -1), scale=scale or 2)
+    return points_plot(flat, spec.channels, names, like.reshape(len(like), -1), scale=1 if small else 2)
 
 
 def _footer(picture: Image.Image, words: str) -> Image.Image:
@@ -134,7 +132,7 @@ def _footer(picture: Image.Image, words: str) -> Image.Image:
     return canvas
 
 
-RENDERERS: dict[str, Callable[[Array, DataSpec, list[str] | None, Array, float | None], Image.Image]] = {
+RENDERERS: dict[str, Callable[[Array, DataSpec, list[str] | None, Array, bool], Image.Image]] = {
     "image": _image,
     "signal": _signal,
     "points": _points,

@@ -54,7 +54,7 @@ def write(
 
     ========================  ======================================================================================
     .png .jpg .webp           one picture of them all: ``render``; a single picture is written as it is, pixel for pixel
-    .gif                      (and .webp with a trajectory) how they came about, of at most 64 samples
+    .gif                      (and .webp with a trajectory) how they came about, of at most 25 pictures, 9 volumes, 16 signals, 2,000 points
     .npz                      ``arr_0`` in the data's own units and dtype, pictures (N, H, W, C); ``label`` and ``classes``
                               where labels are given
     .npy                      the same array, bare
@@ -69,7 +69,7 @@ def write(
         x: (N, ...) as ``spec.to_data`` returns it, N at least 1.
         path: where to.
         labels: class numbers (-1: not known) or names, one a sample.
-        trajectory: states in the form of x, from noise to sample.
+        trajectory: states in the form of x, from noise to sample; the animation ends with x in any case.
 
     Returns:
         The files written.
@@ -151,14 +151,22 @@ def _file_picture(x: Array, spec: DataSpec) -> npt.NDArray[np.uint8]:
 
 
 def _moving(samples: Samples, path: Path) -> list[Path]:
-    x, spec = samples.x[:MOST_MOVING], samples.spec
-    labels = None if samples.labels is None else samples.labels[:MOST_MOVING]
-    states = [state[:MOST_MOVING] for state in samples.trajectory or [x]]
-    frames = trajectory_frames(states, lambda state: render(state, spec, labels, like=x, scale=1))
+    spec, most = samples.spec, MOST_MOVING[samples.spec.kind]
+    x = samples.x[:most]
+    labels = None if samples.labels is None else samples.labels[:most]
+    states = [state[:most] for state in samples.trajectory or ()]
+    if not states or not np.array_equal(states[-1], x):
+        states.append(x)
+    frames = trajectory_frames(states, lambda state: render(state, spec, labels, like=x, small=True))
     return [write_animation(frames, path)]
 
 
-MOST_MOVING = 64
+MOST_MOVING = {
+    "image": 25,
+    "volume": 9,
+    "signal": 16,
+    "points": 2000,
+}  # noise does not compress: few samples, or a huge file
 
 
 def _webp(samples: Samples, path: Path) -> list[Path]:

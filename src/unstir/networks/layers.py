@@ -108,6 +108,10 @@ class ResidualBlock(nn.Module):
         self.skip = conv(rank, inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.rank = rank
 
+    def inner_weights(self) -> list[Tensor]:
+        """The matrices that an optimiser for hidden layers may step."""
+        return [self.conv_1.weight, self.conv_2.weight]
+
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv_1(F.silu(self.norm_1(x)))  # (B, outputs, ...)
         scale, shift = (
@@ -146,6 +150,10 @@ class Attention(nn.Module):
         self.norm = NORMS[norm](channels)
         self.qkv = conv(rank, channels, 3 * channels, 1)
         self.out = zero(conv(rank, channels, channels, 1))
+
+    def inner_weights(self) -> list[Tensor]:
+        """The matrices that an optimiser for hidden layers may step."""
+        return [self.qkv.weight, self.out.weight]
 
     def forward(self, x: Tensor) -> Tensor:
         B, C, *grid = x.shape

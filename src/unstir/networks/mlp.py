@@ -41,6 +41,10 @@ class MLPBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.second = zero(nn.Linear(2 * width, width))
 
+    def inner_weights(self) -> list[Tensor]:
+        """The matrices that an optimiser for hidden layers may step."""
+        return [self.first.weight, self.second.weight]
+
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding).chunk(2, 1)  # (B, width) each
         h = F.silu(self.first(self.norm(x) * (1 + scale) + shift))  # (B, 2 width)

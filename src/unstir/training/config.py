@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from unstir.errors import UserError
+from unstir.training.muon import Muon
 from unstir.training.ema import Average, PowerAverage
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -59,8 +59,8 @@ class OptimizerConfig(ABC):
     """What turns gradients into steps. A new one is a frozen dataclass and a line in ``OPTIMIZERS``."""
 
     @abstractmethod
-    def build(self, parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
+    def build(self, module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        """The optimiser of this module's parameters."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,42 @@ class AdamW(OptimizerConfig):
     weight_decay: float = 0.0
     """Decoupled weight decay."""
 
-    def build(self, parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+    def build(self, module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         betas = (self.beta_1, self.beta_2)
         # fused: one kernel for all parameters instead of a dozen each
-        return torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.AdamW(module.parameters(), learning_rate, betas, weight_decay=self.weight_decay, fused=True)
 
 
-OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adamw": AdamW}
+@dataclass(frozen=True)
+class MuonConfig(OptimizerConfig):
+    """Muon for the matrices inside residual blocks and attention, Adam for the rest: learns faster in short runs."""
+
+    lr_scale: float = 1.5
+    """Muon's learning rate, as a multiple of Adam's (training.learning-rate)."""
+    momentum: float = 0.95
+    """Memory of Muon's gradient."""
+    orthogonalization_steps: int = 4
+    """Newton-Schulz steps."""
+    beta_1: float = 0.9
+    """Adam's memory of the mean gradient."""
+    beta_2: float = 0.99
+    """Adam's memory of the squared gradient."""
+
+    def build(self, module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        # A block knows which of its weights are hidden matrices; a network without such blocks is trained by Adam alone.
+        inner = {id(w): w for part in module.modules() if hasattr(part, "inner_weights") for w in part.inner_weights()}
+        return Muon(
+            inner.values(),
+            [p for p in module.parameters() if id(p) not in inner],
+            learning_rate,
+            lr_scale=self.lr_scale,
+            momentum=self.momentum,
+            steps=self.orthogonalization_steps,
+            betas=(self.beta_1, self.beta_2),
+        )
+
+
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"adamw": AdamW, "muon": MuonConfig}
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class TrainingState:
     def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
         self.module = module
         self.averaged = AveragedModel(module, config.average)
-        self.optimizer = config.optimizer.build(module.parameters(), config.learning_rate)
+        self.optimizer = config.optimizer.build(module, config.learning_rate)
         self.step = 0
         self.seconds = 0.0
 

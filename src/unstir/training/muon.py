@@ -20,21 +20,20 @@ def orthogonalize(gradient: Tensor, steps: int) -> Tensor:
         Jordan et al. 2024, "Muon: an optimizer for hidden layers", https://kellerjordan.github.io/posts/muon/
 
     Args:
-        gradient: (out, in, ...) of a linear map or a convolution, whose axes after the first are taken as one.
+        gradient: (..., out, in), any number of matrices of one shape.
         steps: of the Newton-Schulz iteration; 5 is the usual number.
 
     Returns:
         in the shape of ``gradient``.
     """
     a, b, c = NEWTON_SCHULZ
-    X = gradient.flatten(1)
-    tall = X.shape[0] > X.shape[1]
-    X = X.mT if tall else X  # the smaller Gram matrix
-    X = X / (X.norm() + 1e-12)
+    tall = gradient.shape[-2] > gradient.shape[-1]
+    X = gradient.mT if tall else gradient  # the smaller Gram matrix
+    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-12)
     for _ in range(steps):
         A = X @ X.mT
-        X = a * X + torch.addmm(b * A, A, A, alpha=c) @ X
-    return (X.mT if tall else X).reshape(gradient.shape)
+        X = a * X + (b * A + c * (A @ A)) @ X
+    return X.mT if tall else X
 
 
 class Muon(torch.optim.Optimizer):
@@ -87,9 +86,14 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(means, group["momentum"])
         torch._foreach_add_(means, gradients)
         ahead = torch._foreach_add(gradients, means, alpha=group["momentum"])
-        for p, direction in zip(parameters, ahead, strict=True):
-            length = 0.2 * max(p.shape[0], p[0].numel()) ** 0.5
-            p.add_(orthogonalize(direction, group["steps"]), alpha=-group["lr"] * length)
+        same: dict[torch.Size, list[int]] = {}  # matrices of one shape are worked on together: far fewer, larger products
+        for i, p in enumerate(parameters):
+            same.setdefault(p.shape, []).append(i)
+        for shape, members in same.items():
+            matrices = torch.stack([ahead[i].flatten(1) for i in members])
+            length = 0.2 * max(matrices.shape[1:]) ** 0.5
+            steps = orthogonalize(matrices, group["steps"]).reshape(-1, *shape)
+            torch._foreach_add_([parameters[i] for i in members], list(steps), alpha=-group["lr"] * length)
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         (beta_1, beta_2), t = group["betas"], group["time"]

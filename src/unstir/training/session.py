@@ -209,6 +209,5 @@ class Session:
         if not self.main:
             return None
         path = self.run.samples / f"step-{self.state.step:07d}.png"
-        labels = self.dataset.spec.conditions[name].titles(label) if name else None
-        write(self.dataset.spec.to_data(x), path, self.dataset.spec, labels=labels)
+        write(self.dataset.spec.to_data(x), path, self.dataset.spec, labels=label.tolist() if name else None)
         return path

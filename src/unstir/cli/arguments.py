@@ -107,9 +107,17 @@ def _one_line(box: str) -> str:
             break
         paragraph.append(line)
     text = " ".join(paragraph).replace(" .", ".")
-    text = re.sub(r"^Error parsing (--\S+): no type matching (?:\{None\}\|)?(.*) could be instantiated from \['(.*)'\]\.", r"\1 takes \2, not '\3'", text)
-    text = re.sub(r"^Error parsing (--\S+): invalid literal for int.*: '(.*)'", r"\1 takes a whole number, not '\2'", text)
-    text = re.sub(r"^Error parsing (--\S+): could not convert string to float: '(.*)'", r"\1 takes a number, not '\2'", text)
+    text = re.sub(
+        r"^Error parsing (--\S+): no type matching (?:\{None\}\|)?(.*) could be instantiated from \['(.*)'\]\.",
+        r"\1 takes \2, not '\3'",
+        text,
+    )
+    text = re.sub(
+        r"^Error parsing (--\S+): invalid literal for int.*: '(.*)'", r"\1 takes a whole number, not '\2'", text
+    )
+    text = re.sub(
+        r"^Error parsing (--\S+): could not convert string to float: '(.*)'", r"\1 takes a number, not '\2'", text
+    )
     return re.sub(r"^Error parsing (?!--)\S+: ", "", text)  # what a section itself refuses is a message of ours already
 
 

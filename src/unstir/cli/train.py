@@ -127,9 +127,9 @@ def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
 
     accelerator = Accelerator(mixed_precision="no")
     console = Console(quiet=not accelerator.is_main_process, highlight=False)
-    with accelerator.main_process_first():  # the first one decodes and caches, the others find it done
-        with decoding_progress(console) as progress:
-            dataset = load(recipe.data, progress)
+    # The first process decodes and caches the pictures, the others find it done.
+    with accelerator.main_process_first(), decoding_progress(console) as progress:
+        dataset = load(recipe.data, progress)
     for line in dataset.report.problems():
         console.print(f"data: {line}", markup=False, soft_wrap=True)
     if resume:

@@ -180,7 +180,7 @@ def signal_grid(
     panels: list[Panel] = []
     for i, signal in enumerate(x):
         panel = Panel(titles[i] if titles is not None else "", label, "", (t[0], t[-1] or 1.0), (low + lift[-1], high))
-        panel.numbers = few
+        panel.numbers = few and lanes <= 3  # in lanes, heights are shifted: no numbers that would be wrong
         for c in range(lanes):
             panel.line(
                 t, signal[c] + lift[c], COLORS[c % len(COLORS)] if lanes <= 3 else COLORS[0], 1.2 if few else 0.9

@@ -110,7 +110,7 @@ class ResidualBlock(nn.Module):
 
     def inner_weights(self) -> list[Tensor]:
         """The matrices that an optimiser for hidden layers may step."""
-        return [self.conv_1.weight, self.conv_2.weight]
+        return [self.conv_1.get_parameter("weight"), self.conv_2.get_parameter("weight")]
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv_1(F.silu(self.norm_1(x)))  # (B, outputs, ...)
@@ -133,7 +133,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if (
         q.device.type == "cpu" and q.requires_grad
     ):  # the fused kernel's backward pass is slower than this on CPUs in bf16
-        return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
+        written_out: Tensor = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
+        return written_out
     return F.scaled_dot_product_attention(q, k, v)
 
 
@@ -153,7 +154,7 @@ class Attention(nn.Module):
 
     def inner_weights(self) -> list[Tensor]:
         """The matrices that an optimiser for hidden layers may step."""
-        return [self.qkv.weight, self.out.weight]
+        return [self.qkv.get_parameter("weight"), self.out.get_parameter("weight")]
 
     def forward(self, x: Tensor) -> Tensor:
         B, C, *grid = x.shape

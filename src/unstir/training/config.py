@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unstir.errors import UserError
-from unstir.training.muon import Muon
 from unstir.training.ema import Average, PowerAverage
+from unstir.training.muon import Muon
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -80,6 +80,13 @@ class AdamW(OptimizerConfig):
         return torch.optim.AdamW(module.parameters(), learning_rate, betas, weight_decay=self.weight_decay, fused=True)
 
 
+@runtime_checkable
+class HasInnerWeights(Protocol):
+    """A block that knows which of its weights are hidden matrices."""
+
+    def inner_weights(self) -> list[Tensor]: ...
+
+
 @dataclass(frozen=True)
 class MuonConfig(OptimizerConfig):
     """Muon for the matrices inside residual blocks and attention, Adam for the rest: learns faster in short runs."""
@@ -96,8 +103,9 @@ class MuonConfig(OptimizerConfig):
     """Adam's memory of the squared gradient."""
 
     def build(self, module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-        # A block knows which of its weights are hidden matrices; a network without such blocks is trained by Adam alone.
-        inner = {id(w): w for part in module.modules() if hasattr(part, "inner_weights") for w in part.inner_weights()}
+        # A network without such blocks is trained by Adam alone.
+        parts = (part.inner_weights() for part in module.modules() if isinstance(part, HasInnerWeights))
+        inner = {id(weight): weight for weights in parts for weight in weights}
         return Muon(
             inner.values(),
             [p for p in module.parameters() if id(p) not in inner],

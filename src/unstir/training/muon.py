@@ -28,7 +28,7 @@ def orthogonalize(gradient: Tensor, steps: int) -> Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     tall = gradient.shape[-2] > gradient.shape[-1]
-    X = gradient.mT if tall else gradient  # the smaller Gram matrix
+    X: Tensor = gradient.mT if tall else gradient  # the smaller Gram matrix
     X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-12)
     for _ in range(steps):
         A = X @ X.mT
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
         others: all other parameters, stepped by Adam.
         lr: Adam's learning rate. lr_scale: Muon's, as a multiple of it.
         momentum: mu. steps: of the Newton-Schulz iteration. betas: Adam's.
-    """  # noqa: E501
+    """
 
     def __init__(
         self,
@@ -62,7 +62,10 @@ class Muon(torch.optim.Optimizer):
         steps: int = 5,
         betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
-        groups = [{"params": list(inner), "lr_scale": lr_scale, "inner": True}, {"params": list(others), "inner": False}]
+        groups = [
+            {"params": list(inner), "lr_scale": lr_scale, "inner": True},
+            {"params": list(others), "inner": False},
+        ]
         defaults = {"lr": lr, "lr_scale": 1.0, "momentum": momentum, "steps": steps, "betas": betas, "time": 0}
         super().__init__([group for group in groups if group["params"]], defaults)
 
@@ -73,7 +76,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             group["time"] += 1
             parameters = [p for p in group["params"] if p.grad is not None]
-            (self._muon if group["inner"] else self._adam)(parameters, group)
+            gradients: list[Tensor] = [p.grad for p in parameters]
+            (self._muon if group["inner"] else self._adam)(parameters, gradients, group)
 
     def _moments(self, parameters: list[Tensor], name: str) -> list[Tensor]:
         for p in parameters:
@@ -81,12 +85,14 @@ class Muon(torch.optim.Optimizer):
                 self.state[p][name] = torch.zeros_like(p)
         return [self.state[p][name] for p in parameters]
 
-    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        gradients, means = [p.grad for p in parameters], self._moments(parameters, "mean")
+    def _muon(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        means = self._moments(parameters, "mean")
         torch._foreach_mul_(means, group["momentum"])
         torch._foreach_add_(means, gradients)
         ahead = torch._foreach_add(gradients, means, alpha=group["momentum"])
-        same: dict[torch.Size, list[int]] = {}  # matrices of one shape are worked on together: far fewer, larger products
+        same: dict[
+            torch.Size, list[int]
+        ] = {}  # matrices of one shape are worked on together: far fewer, larger products
         for i, p in enumerate(parameters):
             same.setdefault(p.shape, []).append(i)
         for shape, members in same.items():
@@ -95,9 +101,8 @@ class Muon(torch.optim.Optimizer):
             steps = orthogonalize(matrices, group["steps"]).reshape(-1, *shape)
             torch._foreach_add_([parameters[i] for i in members], list(steps), alpha=-group["lr"] * length)
 
-    def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _adam(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
         (beta_1, beta_2), t = group["betas"], group["time"]
-        gradients = [p.grad for p in parameters]
         means, squares = self._moments(parameters, "mean"), self._moments(parameters, "square")
         torch._foreach_lerp_(means, gradients, 1 - beta_1)
         torch._foreach_mul_(squares, beta_2)

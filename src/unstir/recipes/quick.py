@@ -7,7 +7,7 @@ from unstir.process import EDM
 from unstir.recipes.recipe import DenoiserConfig, Recipe, SamplingConfig
 from unstir.samplers import DPMpp2M
 from unstir.samplers.grids import Karras
-from unstir.training.config import TrainingConfig
+from unstir.training.config import MuonConfig, TrainingConfig
 
 quick = Recipe(
     about="Pictures in three minutes on two processor cores: EDM with a small U-Net, labels and guidance. The default.",
@@ -17,7 +17,7 @@ quick = Recipe(
     network=UNetConfig(),
     denoiser=DenoiserConfig(parameterization="edm"),
     objective=DenoisingObjective(space="F", times=LogNormal(-0.9, 1.2), dropout=0.12),
-    training=TrainingConfig(minutes=3.0, batch_size=64, learning_rate=2e-3),
+    training=TrainingConfig(minutes=3.0, batch_size=64, learning_rate=2e-3, optimizer=MuonConfig()),
     sampling=SamplingConfig(
         DPMpp2M(), Karras(sigma_min=0.02), 16, guidance_scale=2.0, guidance_from=0.2, guidance_to=5.0
     ),

@@ -33,10 +33,10 @@ class Denoiser(nn.Module, ABC):
         self.process = process
 
     @abstractmethod
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
         """The belief about x_0 and eps."""
 
-    def __call__(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
         prediction: Prediction = super().__call__(x_t, t, **cond)
         return prediction
 
@@ -81,19 +81,19 @@ class NetDenoiser(Denoiser):
         self.sigma_data = sigma_data
         self.learn_variance = learn_variance
         self.autocast: torch.dtype | None = None
-        parameter = next(network.parameters(), None)
-        self._float64 = parameter is not None and parameter.dtype == torch.float64
+
+    def _dtype(self) -> torch.dtype:
+        weight = next(self.network.parameters(), None)
+        return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
 
     def c_noise(self, t: Tensor) -> Tensor:
         """The noise level as the network is told it, in the shape of t."""
         return (-self.process.log_snr(t) / 8).clamp(-self.C_NOISE_LIMIT, self.C_NOISE_LIMIT)
 
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
         alpha, sigma = self.process.scales(t, x_t)
         c_in = (alpha.square() * self.sigma_data**2 + sigma.square()).rsqrt()
-        dtype = (
-            torch.float64 if self._float64 else torch.float32
-        )  # the sampler's precision may be higher than the network's
+        dtype = self._dtype()  # the sampler's precision may be higher than the network's
         c_noise = self.c_noise(t).to(dtype).expand(len(x_t)).to(x_t.device)
         with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
             F = self.network((c_in * x_t).to(dtype), c_noise, **cond).to(x_t.dtype)
@@ -120,7 +120,7 @@ class ChangeProcess(Denoiser):
         super().__init__(process)
         self.denoiser = denoiser
 
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
         inner = self.denoiser.process
         t_inner = inner.t_at_log_snr(self.process.log_snr(t))
         norm = self.process.alpha(t).hypot(self.process.sigma(t))
@@ -165,7 +165,7 @@ class MixtureDenoiser(Denoiser):
         log_density = -0.5 * (difference.square() / total + total.log() + math.log(2 * math.pi))
         return difference, total, self.log_weights + log_density.flatten(2).sum(2)
 
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None, **cond: Any) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, /, label: Tensor | None = None, **cond: Any) -> Prediction:
         alpha, sigma = self.process.scales(t, x_t)
         difference, total, logits = self._components(x_t, alpha, sigma)
         if label is not None:

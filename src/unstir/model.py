@@ -17,6 +17,8 @@ from unstir.recipes.serial import entry
 from unstir.samplers import GRIDS, SAMPLERS
 from unstir.sampling import Grid, SampleNoise, Sampler, Step, end, trajectory
 
+SHOWN = {"image": 64, "signal": 32, "volume": 32, "points": 2000}
+"""Samples in a picture, by kind of data, where nobody said how many."""
 _LABEL_SEED = 0x1ABE1  # keeps the draw of a sample's label apart from the draws of its noise
 
 
@@ -100,6 +102,18 @@ class Model:
                 rows[name] = self._default_labels(condition, settings.labels, seed, indices)
         return {name: value.to(self.device) for name, value in rows.items()}
 
+    def showcase(self, columns: int = 0) -> tuple[int, dict[str, Tensor]]:
+        """(how many samples, their labels) that show what the model can do: some of every class, at most 16 classes.
+
+        Args:
+            columns: samples of each class; by default as many as a picture of this kind of data holds well.
+        """
+        name, classes = next(((name, c.size) for name, c in self.spec.conditions.items() if c.kind == "class"), ("", 1))
+        classes = min(classes, 16)
+        columns = columns or (SHOWN[self.spec.kind] if classes == 1 else max(SHOWN[self.spec.kind] // 8, 4))
+        n = columns * classes
+        return n, {name: torch.arange(n) // columns} if name else {}
+
     # ---- sampling ----------------------------------------------------------------------------------------------------
 
     def settings(
@@ -145,7 +159,7 @@ class Model:
         except ValueError as error:
             raise UserError(str(error)) from error
         rng = SampleNoise(seed, indices)
-        x = process.prior_sample(rng.normal(self.spec.shape).to(self.device))
+        x = process.prior_sample(rng.normal(self.spec.shape).to(self.device), times[0])
         yield from trajectory(settings.guide(self.denoiser, self.spec), settings.sampler, times, x, rng, conditions)
 
     def batches(

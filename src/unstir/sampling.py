@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,8 +40,8 @@ def mix_seed(*parts: int) -> int:
 class SampleNoise:
     """Random numbers for a batch in which sample i's depend on (seed, i, how many draws came before) alone.
 
-    So sample 7 is the same whether 8 or 64 are drawn, in whatever batches, on however many devices. Drawn on the CPU, whose
-    generator gives the same numbers everywhere.
+    So sample 7 is the same whether 8 or 64 are drawn, in whatever batches, on however many devices. Drawn on the CPU, which
+    gives the same numbers everywhere.
 
     Args:
         seed: of the run.
@@ -53,17 +54,20 @@ class SampleNoise:
         self.indices = list(indices)
         self.total = total or len(self.indices)
         self.draws = 0
-        self._generator = torch.Generator()
 
-    def _streams(self) -> Iterator[torch.Generator]:
+    def _streams(self) -> Iterator[np.random.Generator]:
+        """A stream for each sample. Philox is a function of (key, counter) with 64 bits for each of seed, sample and draw, so no
+        two streams ever meet; PyTorch's generator keeps 32 bits of a seed, which 50,000 samples would share by chance.
+        """
         self.draws += 1
         for index in self.indices:
-            yield self._generator.manual_seed(mix_seed(self.seed, index, self.draws))
+            yield np.random.Generator(np.random.Philox(counter=[0, 0, 0, self.draws], key=[self.seed & _MASK, index]))
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-        """(len(indices), *shape) standard normal noise."""
-        rows = [torch.randn(*shape, dtype=dtype, generator=generator) for generator in self._streams()]
-        return torch.stack(rows)
+        """(len(indices), *shape) standard normal noise, float32 or float64."""
+        kind = np.float64 if dtype == torch.float64 else np.float32
+        rows = [stream.standard_normal(tuple(shape), dtype=kind) for stream in self._streams()]
+        return torch.from_numpy(np.stack(rows))
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Standard normal noise in the shape, dtype and on the device of x (B, ...), B = len(indices)."""
@@ -72,8 +76,7 @@ class SampleNoise:
 
     def uniform(self) -> Tensor:
         """(len(indices),) float64 in [0, 1)."""
-        rows = [torch.rand((), dtype=torch.float64, generator=generator) for generator in self._streams()]
-        return torch.stack(rows)
+        return torch.tensor([stream.random() for stream in self._streams()], dtype=torch.float64)
 
 
 class Sampler(ABC):
@@ -132,7 +135,7 @@ class _Witness(Denoiser):
     def forget(self) -> None:
         self.first = None
 
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
         prediction = self.denoiser(x_t, t, **cond)
         self.first = self.first or prediction
         return prediction

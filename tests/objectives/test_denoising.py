@@ -175,7 +175,7 @@ CASES += [("vp", weight, times) for weight, times in itertools.product(WEIGHTS, 
 
 @pytest.mark.parametrize(("process", "weight", "times"), CASES)
 def test_the_exact_denoiser_is_the_minimiser(process: str, weight: str, times: str) -> None:
-    n = 500
+    n = 4000
     means = torch.tensor([[0.8, -0.2], [-0.5, 0.4]], dtype=torch.float64)
     stds = torch.tensor([[0.3], [0.5]], dtype=torch.float64)
     exact = MixtureDenoiser(PROCESSES[process](), means, stds)

@@ -16,7 +16,7 @@ from unstir.cli.arguments import parse, take
 from unstir.data import DataSpec
 from unstir.errors import UserError
 from unstir.media.write import check_path, write
-from unstir.model import Model
+from unstir.model import SHOWN, Model
 from unstir.recipes import SamplingConfig
 from unstir.run import Run
 
@@ -33,7 +33,7 @@ class SampleOptions(SamplingConfig):
     """What to draw and how. Conditions are given by name, e.g. --label 3."""
 
     n: int = 0
-    """How many samples. Default: 8 of every class (of the first 16), or 64; half as many in an animation."""
+    """How many samples. Default: some of every class (of the first 16), or as many as a picture holds well."""
     seed: int = 0
     """Sample i depends on (seed, i) alone."""
     batch_size: int = 64
@@ -71,16 +71,12 @@ def _checked(words: list[str], spec: DataSpec) -> list[str]:
     return words
 
 
-def layout(spec: DataSpec, options: SampleOptions, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """(how many samples, their conditions): a row of 8 per class where neither was said."""
-    label = next((name for name, c in spec.conditions.items() if c.kind == "class"), None)
-    rows = label is not None and label not in given and options.n == 0 and options.labels == "cycle"
-    columns = 4 if Path(options.out).suffix in ANIMATIONS else 8
-    if rows:
-        assert label is not None
-        count = columns * min(spec.conditions[label].size, 16)
-        return count, {**given, label: torch.arange(count) // columns}
-    return options.n or (columns * 8), given
+def layout(model: Model, options: SampleOptions, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """(how many samples, their conditions): some of every class where neither was said."""
+    count, labels = model.showcase(4 if Path(options.out).suffix in ANIMATIONS and model.spec.kind == "image" else 0)
+    if options.n or options.labels != "cycle" or set(labels) & set(given):
+        return options.n or SHOWN[model.spec.kind], given
+    return count, {**given, **labels}
 
 
 def draw(run: Run, options: SampleOptions, given: dict[str, str]) -> None:
@@ -88,7 +84,7 @@ def draw(run: Run, options: SampleOptions, given: dict[str, str]) -> None:
     if options.n < 0 or options.steps < 1 or options.batch_size < 1:
         raise UserError("-n, --steps and --batch-size must be positive")
     model = run.model(_device(options.device))
-    n, cond = layout(model.spec, options, given)
+    n, cond = layout(model, options, given)
     out = Path(options.out) if options.out else run.samples / f"samples-seed{options.seed}.png"
     check_path(out, model.spec)
     animate = out.suffix in ANIMATIONS

@@ -42,7 +42,8 @@ class VectorEmbedding(nn.Module):
 
     def forward(self, vector: Tensor) -> Tensor:
         missing = vector.isnan()  # (B, size)
-        embedding: Tensor = self.layers(torch.cat([vector.nan_to_num(0.0), missing.to(vector.dtype)], 1))  # (B, width)
+        entries = torch.cat([vector.masked_fill(missing, 0), missing], 1)  # (B, 2 size)
+        embedding: Tensor = self.layers(entries.to(next(self.parameters()).dtype))  # (B, width)
         return embedding
 
 
@@ -63,13 +64,10 @@ class ConditionEmbedding(nn.Module):
     def __init__(self, conditions: Mapping[str, Condition], width: int) -> None:
         super().__init__()
         self.declared = set(conditions)
-        self.parts = nn.ModuleDict(
-            {
-                name: CONDITION_EMBEDDINGS[c.kind](c.size, width)
-                for name, c in conditions.items()
-                if c.kind in CONDITION_EMBEDDINGS
-            }
-        )
+        readable = {name: c for name, c in conditions.items() if c.kind in CONDITION_EMBEDDINGS}
+        self.names = tuple(readable)
+        # A list, since the data name their conditions: "type" or "a.b" cannot be the name of a module.
+        self.parts = nn.ModuleList(CONDITION_EMBEDDINGS[c.kind](c.size, width) for c in readable.values())
 
     def forward(self, c_noise: Tensor, cond: Mapping[str, Tensor]) -> Tensor | float:
         """(B, width), or 0 where the data declare no conditions.
@@ -82,9 +80,9 @@ class ConditionEmbedding(nn.Module):
             ValueError: a condition that was never declared.
         """
         if unknown := set(cond) - self.declared:
-            raise ValueError(f"this network knows no condition {sorted(unknown)}; it knows {sorted(self.parts)}")
+            raise ValueError(f"this network knows no condition {sorted(unknown)}; it knows {sorted(self.names)}")
         total: Tensor | float = 0.0
-        for name, part in self.parts.items():
+        for name, part in zip(self.names, self.parts, strict=True):
             value = cond[name] if name in cond else part.null(len(c_noise), c_noise.device)  # type: ignore[operator]
             total = total + part(value)
         return total

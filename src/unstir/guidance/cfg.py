@@ -48,7 +48,7 @@ class ClassifierFreeGuidance(Denoiser):
         self.scale = scale
         self.interval = interval
 
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
         ratio = self.process.sigma(t) / self.process.alpha(t)
         inside = (ratio >= self.interval[0]) & (ratio <= self.interval[1])
         if self.scale == 1 or not cond or not bool(inside.any()):

@@ -23,6 +23,6 @@ class ClipX0(Denoiser):
         self.low = low
         self.high = high
 
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
         prediction = self.denoiser(x_t, t, **cond)
         return prediction.with_x_0(prediction.x_0.clamp(self.low, self.high))

@@ -27,6 +27,8 @@ class ContextUNetConfig(NetworkConfig):
     def build(self, spec: DataSpec, out_channels: int, in_channels: int | None = None) -> nn.Module:
         if spec.kind != "image":
             raise UserError(f"context_unet works on pictures, not on data of kind {spec.kind}; use --network unet")
+        if self.n_feat < 8 or self.n_feat % 8:
+            raise UserError(f"network.n_feat {self.n_feat} must be a multiple of 8, its norm's number of groups")
         return ContextUNet(self.n_feat, spec, in_channels or spec.shape[0], out_channels)
 
 
@@ -38,7 +40,8 @@ class ResidualConvBlock(nn.Module):
         self.residual = residual
         self.conv_1 = nn.Sequential(nn.Conv2d(inputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs), nn.GELU())
         self.conv_2 = nn.Sequential(nn.Conv2d(outputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs), nn.GELU())
-        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        # Only where it is used: a parameter without a gradient stops training on several devices.
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if residual and inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.conv_2(self.conv_1(x))  # (B, outputs, H, W)
@@ -140,7 +143,7 @@ class ContextUNet(nn.Module):
             nn.Conv2d(n_feat, out_channels, 3, 1, 1),
         )
 
-    def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, /, **cond: Tensor) -> Tensor:
         grid = x.shape[2:]
         x = self.initial(pad_to_multiple(x, 4))  # (B, n, H, W)
         down_1 = self.down_1(x)  # (B, n, H/2, W/2)

@@ -55,9 +55,8 @@ class Embedding(nn.Module):
 
     def __init__(self, conditions: Mapping[str, Condition], width: int) -> None:
         super().__init__()
-        self.noise = nn.Sequential(
-            Sinusoid(width // 2), nn.Linear(width // 2, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        features = 2 * max(width // 4, 1)  # an even number: sines and cosines
+        self.noise = nn.Sequential(Sinusoid(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
         self.conditions = ConditionEmbedding(conditions, width)
 
     def forward(self, c_noise: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
@@ -147,7 +146,8 @@ class Attention(nn.Module):
 
     def __init__(self, rank: int, channels: int, head_channels: int, norm: str) -> None:
         super().__init__()
-        self.heads = max(channels // head_channels, 1)
+        most = max(channels // head_channels, 1)
+        self.heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
         self.norm = NORMS[norm](channels)
         self.qkv = conv(rank, channels, 3 * channels, 1)
         self.out = zero(conv(rank, channels, channels, 1))

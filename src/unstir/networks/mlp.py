@@ -63,7 +63,7 @@ class MLP(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.head = zero(nn.Linear(config.width, outputs))
 
-    def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, /, **cond: Tensor) -> Tensor:
         embedding = self.embedding(c_noise, cond)  # (B, width)
         h = self.stem(x)  # (B, width)
         for block in self.blocks:

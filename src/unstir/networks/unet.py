@@ -56,6 +56,11 @@ class UNetConfig(NetworkConfig):
     def build(self, spec: DataSpec, out_channels: int, in_channels: int | None = None) -> nn.Module:
         if spec.rank == 0:
             raise UserError(f"a U-Net works on signals, pictures and volumes, not on {spec.kind}; use --network mlp")
+        sizes = (*self.multipliers, self.channels, self.blocks, self.middle, self.head_channels, self.patch)
+        if not self.multipliers or min(sizes) < 1:
+            raise UserError(
+                "network: multipliers, channels, blocks, middle, head_channels and patch must be at least 1"
+            )
         if not set(self.attention) <= set(range(len(self.multipliers))):
             raise UserError(
                 f"network.attention {self.attention} names levels that are not there: 0 to {len(self.multipliers) - 1}"
@@ -122,7 +127,7 @@ class UNet(nn.Module):
         self.head = zero(conv(rank, widths[0], out_channels * patch**rank))
         self.channels_last = config.channels_last and rank > 1
 
-    def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, /, **cond: Tensor) -> Tensor:
         embedding = self.embedding(c_noise, cond)  # (B, 4 channels)
         grid = x.shape[2:]
         h = space_to_depth(pad_to_multiple(x, self.multiple), self.patch)  # (B, C patch^rank, ...)

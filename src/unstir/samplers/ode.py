@@ -38,6 +38,8 @@ def along(process: Process, prediction: Prediction, t: Tensor, s: Tensor) -> Ten
 class Churn:
     """EDM's stochastic detour: a little fresh noise up to t_hat > t before each step down. Noise levels are sigma / alpha.
 
+    t_hat never passes t_max, where networks are not trained; the paper's does in its first step if S_tmax >= sigma_max.
+
     Equation:
         sigma_hat = (1 + gamma) sigma,   x_hat = x + sqrt(sigma_hat² - sigma²) S_noise z,   gamma = min(S_churn / N, sqrt(2) - 1)
     Source:

@@ -193,21 +193,19 @@ class Session:
         module.autocast = self.denoiser.autocast
         return Model(module, self.dataset.spec, self.recipe)
 
-    def write_samples(self, columns: int = 8) -> Path | None:
-        """Draws a row of samples of every class (at most 16) and writes their picture; every process draws its share."""
+    def write_samples(self) -> Path | None:
+        """Draws some samples of every class and writes their picture; every process draws its share."""
         model, processes = self.model(), self.accelerator.num_processes
-        name, classes = next(
-            ((name, c.size) for name, c in self.dataset.spec.conditions.items() if c.kind == "class"), ("", columns)
-        )
-        count = -(-columns * min(classes, 16) // processes) * processes
-        label = torch.arange(count) // columns % classes
-        share = list(range(count))[self.accelerator.process_index :: processes]
-        cond: dict[str, Any] = {name: label[share]} if name else {}
-        x = end(model.trajectory(share, seed=self.recipe.training.seed, **cond))
+        count, cond = model.showcase()
+        padded = range(-(-count // processes) * processes)
+        share = list(padded)[self.accelerator.process_index :: processes]
+        mine: dict[str, Any] = {name: labels[[i % count for i in share]] for name, labels in cond.items()}
+        x = end(model.trajectory(share, seed=self.recipe.training.seed, **mine))
         if processes > 1:  # process p's k-th sample is number k * processes + p
             x = self.accelerator.gather(x).unflatten(0, (processes, -1)).transpose(0, 1).flatten(0, 1)
         if not self.main:
             return None
         path = self.run.samples / f"step-{self.state.step:07d}.png"
-        write(self.dataset.spec.to_data(x), path, self.dataset.spec, labels=label.tolist() if name else None)
+        labels = next((row.tolist() for row in cond.values()), None)
+        write(self.dataset.spec.to_data(x[:count]), path, self.dataset.spec, labels=labels)
         return path

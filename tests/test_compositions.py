@@ -17,7 +17,8 @@ from unstir.denoiser import ChangeProcess, Denoiser, GaussianDenoiser, MixtureDe
 from unstir.guidance import ClassifierFreeGuidance, ClipX0
 from unstir.parameterization import PARAMETERIZATIONS
 from unstir.prediction import Prediction
-from unstir.process import EDM, PROCESSES, CosineVP, Process, RectifiedFlow
+from unstir.process import Process
+from unstir.processes import EDM, PROCESSES, CosineVP, RectifiedFlow
 from unstir.samplers import GRIDS, SAMPLERS
 from unstir.samplers.grids import Uniform
 from unstir.sampling import SampleNoise, sample

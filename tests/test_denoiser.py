@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from unstir.denoiser import ChangeProcess, GaussianDenoiser, MixtureDenoiser, NetDenoiser
-from unstir.process import EDM, PROCESSES, VP, LinearVP, Process, RectifiedFlow
+from unstir.process import Process
+from unstir.processes import EDM, PROCESSES, VP, LinearVP, RectifiedFlow
 
 MEANS = torch.tensor([[0.8, -0.2], [-0.5, 1.4], [0.1, -1.0]], dtype=torch.float64)
 STDS = torch.tensor([[0.2, 0.5], [0.4, 0.3], [0.9, 0.3]], dtype=torch.float64)

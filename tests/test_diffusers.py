@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unstir.denoiser import ChangeProcess, NetDenoiser
-from unstir.process import EDM, LinearVP
+from unstir.processes import EDM, LinearVP
 from unstir.samplers import DDIM, DDPM, DPMpp2M, Heun
 from unstir.samplers.grids import Leading, Uniform
 from unstir.sampling import SampleNoise, Sampler, trajectory

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from unstir.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser
 from unstir.prediction import Prediction
-from unstir.process import PROCESSES, Process
+from unstir.process import Process
+from unstir.processes import PROCESSES
 from unstir.samplers import SAMPLERS, Heun
 from unstir.sampling import SampleNoise, Sampler, sample
 

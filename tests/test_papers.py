@@ -14,7 +14,7 @@ import unstir.papers
 from unstir.denoiser import NetDenoiser
 from unstir.objectives import Batch, DenoisingObjective
 from unstir.papers import ddim, ddpm, dpm_solver_pp, edm
-from unstir.process import EDM, VP, CosineVP, DiscreteVP, LinearVP, RectifiedFlow
+from unstir.processes import EDM, VP, CosineVP, DiscreteVP, LinearVP, RectifiedFlow
 from unstir.samplers import DDIM, DDPM, DPMpp2M, Heun
 from unstir.samplers.grids import Karras, Leading, Uniform
 from unstir.sampling import SampleNoise, sample

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unstir.process import (
+from unstir.process import Process
+from unstir.processes import (
     EDM,
     PROCESSES,
     VE,
@@ -21,7 +22,6 @@ from unstir.process import (
     GeometricLadder,
     GivenVP,
     LinearVP,
-    Process,
     RectifiedFlow,
     SigmoidVP,
     SubVP,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unstir.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser
-from unstir.process import EDM, VP
+from unstir.processes import EDM, VP
 from unstir.samplers import DDIM, DDPM, DPMpp2M, Heun
 from unstir.samplers.grids import Karras, Uniform
 from unstir.sampling import SampleNoise, Sampler, mix_seed, sample, trajectory

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 _HOME = {
     # the five words
     "Process": "unstir.process",
-    "PROCESSES": "unstir.process",
+    "PROCESSES": "unstir.processes",
     "Prediction": "unstir.prediction",
     "PARAMETERIZATIONS": "unstir.parameterization",
     "Denoiser": "unstir.denoiser",
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from unstir.objectives import Objective as Objective
     from unstir.parameterization import PARAMETERIZATIONS as PARAMETERIZATIONS
     from unstir.prediction import Prediction as Prediction
-    from unstir.process import PROCESSES as PROCESSES
     from unstir.process import Process as Process
+    from unstir.processes import PROCESSES as PROCESSES
     from unstir.recipes import RECIPES as RECIPES
     from unstir.recipes import Recipe as Recipe
     from unstir.run import load as load

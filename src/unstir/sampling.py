@@ -19,6 +19,11 @@ from unstir.denoiser import Denoiser
 from unstir.prediction import Prediction
 from unstir.process import Process
 
+Cond = dict[str, Tensor]
+"""Conditions by name, (B, ...) each."""
+Memory = dict[str, Any]
+"""What a multistep sampler remembers of the steps before; fresh for each run."""
+
 _MASK = (1 << 64) - 1
 
 
@@ -84,14 +89,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        cond: dict[str, Tensor],
-        memory: dict[str, Any],
-        rng: SampleNoise,
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, memory: Memory, rng: SampleNoise
     ) -> Tensor:
         """x_t (B, ...) at time t -> x_s at time s.
 
@@ -147,7 +145,7 @@ def trajectory(
     times: Tensor,
     x: Tensor,
     rng: SampleNoise,
-    cond: dict[str, Tensor] | None = None,
+    cond: Cond | None = None,
 ) -> Iterator[Step]:
     """Walks x (B, ...) down the times, yielding every step. The loop of all samplers.
 
@@ -164,7 +162,7 @@ def trajectory(
     if not bool((times[1:] < times[:-1]).all()):
         raise ValueError(f"sampling times must decrease strictly; got {times.tolist()}")
     cond = cond or {}
-    memory: dict[str, Any] = {}
+    memory: Memory = {}
     witness = _Witness(denoiser)
     for index, (t, s) in enumerate(itertools.pairwise(times)):
         witness.forget()
@@ -183,7 +181,7 @@ def sample(
     times: Tensor,
     x: Tensor,
     rng: SampleNoise,
-    cond: dict[str, Tensor] | None = None,
+    cond: Cond | None = None,
 ) -> Tensor:
     """The end of ``trajectory``: x at the last of the times."""
     return end(trajectory(denoiser, sampler, times, x, rng, cond))

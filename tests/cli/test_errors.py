@@ -27,15 +27,27 @@ def said(*words: str | Path) -> str:
         ("train quik --data digits", "unknown recipe 'quik'; did you mean quick?"),
         ("train quick", "what to train on?"),
         ("train --data digits", "name a recipe first"),
-        ("train quick --data digits --training.stps 5", "unknown option --training.stps; did you mean --training.steps"),
+        (
+            "train quick --data digits --training.stps 5",
+            "unknown option --training.stps; did you mean --training.steps",
+        ),
         ("train quick --data digits --training.steps many", "--training.steps takes INT, not 'many'"),
-        ("train quick --data digits --training.batch-size many", "--training.batch-size takes a whole number, not 'many'"),
-        ("train quick --data digits --training.learning-rate fast", "--training.learning-rate takes a number, not 'fast'"),
+        (
+            "train quick --data digits --training.batch-size many",
+            "--training.batch-size takes a whole number, not 'many'",
+        ),
+        (
+            "train quick --data digits --training.learning-rate fast",
+            "--training.learning-rate takes a number, not 'fast'",
+        ),
         ("train quick --data digits --training.precision fp8", "invalid choice 'fp8'"),
         ("train quick --data digits --process cosin", "unknown process 'cosin'; did you mean cosine?"),
         ("train quick --data digits --sampling.sampler", "needs a name: one of ddpm"),
         ("train quick --data digits --training.steps 0", "training.steps must be positive"),
-        ("train quick --data digits --training.batch-size 9 --training.accumulate 2", "multiple of training.accumulate 2"),
+        (
+            "train quick --data digits --training.batch-size 9 --training.accumulate 2",
+            "multiple of training.accumulate 2",
+        ),
         ("train quick --data digits --config nowhere.toml", "cannot read --config nowhere.toml: No such file"),
         ("train quick --data no-such-thing", "no-such-thing"),
         ("train quick --data swiss-roll", "holds points; try the recipe swiss-roll"),
@@ -63,7 +75,9 @@ def test_a_folder_that_is_not_a_run(tmp_path: Path) -> None:
 
 
 def test_the_program_exits_with_2_and_no_traceback() -> None:
-    done = subprocess.run([sys.executable, "-m", "unstir", "sample", "nowhere"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "unstir", "sample", "nowhere"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr == "unstir: there is no run folder nowhere\n"
     assert done.stdout == ""
@@ -72,7 +86,9 @@ def test_the_program_exits_with_2_and_no_traceback() -> None:
 def test_config_with_a_wrong_field_names_its_place(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text("[training]\nstesp = 3\n")
-    assert "unknown field 'training.stesp'; did you mean steps" in said("train", "quick", "--data", "digits", "--config", config)
+    assert "unknown field 'training.stesp'; did you mean steps" in said(
+        "train", "quick", "--data", "digits", "--config", config
+    )
     config.write_text('[training]\nsteps = "three"\n')
     assert "training.steps = 'three' should be int" in said("train", "quick", "--data", "digits", "--config", config)
     config.write_text("[training\n")

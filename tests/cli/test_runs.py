@@ -122,12 +122,25 @@ def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path: Path) -> N
     assert same(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
     weights = [safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole")]
     assert same(*weights)
-    rows = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("cut", "whole")]
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("cut", "whole")
+    ]
     assert [(row["step"], row["loss"]) for row in rows[0]] == [(row["step"], row["loss"]) for row in rows[1]]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    words = ["train", "swiss-roll", "--data", "swiss-roll", "--out", str(tmp_path / "r"), *SMALL, "--training.steps", "1000000"]
+    words = [
+        "train",
+        "swiss-roll",
+        "--data",
+        "swiss-roll",
+        "--out",
+        str(tmp_path / "r"),
+        *SMALL,
+        "--training.steps",
+        "1000000",
+    ]
     process = subprocess.Popen([sys.executable, "-m", "unstir", *words], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -171,7 +184,16 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     plan = ["--training.steps", "20", "--objective.dropout", "0.3"]
     train_points(tmp_path / "one", *plan)
     words = ["train", "swiss-roll", "--data", "swiss-roll", "--out", str(tmp_path / "two"), *SMALL, *plan]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "unstir", *words]
     done = subprocess.run(launch, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -11,7 +11,7 @@ from torch import Tensor
 from unstir.denoiser import Denoiser, MixtureDenoiser
 from unstir.guidance import ClassifierFreeGuidance
 from unstir.prediction import Prediction
-from unstir.process import VP, RectifiedFlow
+from unstir.processes import VP, RectifiedFlow
 
 
 def f64(*numbers: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 
 from unstir.denoiser import GaussianDenoiser
 from unstir.guidance import ClipX0
-from unstir.process import VP, RectifiedFlow
+from unstir.processes import VP, RectifiedFlow
 
 
 def test_clipped_x_0_and_the_eps_that_fits() -> None:

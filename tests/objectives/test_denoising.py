@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from unstir.denoiser import Denoiser, MixtureDenoiser, NetDenoiser
 from unstir.objectives import P2, TIMES, WEIGHTS, Batch, DenoisingObjective, LogNormal, Loss, MinSNR
 from unstir.prediction import Prediction
-from unstir.process import EDM, PROCESSES, LinearVP, Process, RectifiedFlow
+from unstir.process import Process
+from unstir.processes import EDM, PROCESSES, LinearVP, RectifiedFlow
 from unstir.sampling import SampleNoise
 
 INDICES = range(4, 12)

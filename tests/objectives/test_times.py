@@ -11,7 +11,7 @@ from scipy import stats
 
 from unstir.denoiser import NetDenoiser
 from unstir.objectives import TIMES, DenoisingObjective, LogitNormal, LogNormal, UniformTimes
-from unstir.process import EDM, PROCESSES, VP, LinearVP, RectifiedFlow
+from unstir.processes import EDM, PROCESSES, VP, LinearVP, RectifiedFlow
 from unstir.sampling import SampleNoise
 
 U = torch.linspace(0, 1, 1002, dtype=torch.float64)[1:-1]

@@ -14,7 +14,7 @@ import unstir
 from unstir.cli import run
 from unstir.cli.arguments import parse
 from unstir.errors import UserError
-from unstir.process import EDM, CosineVP
+from unstir.processes import EDM, CosineVP
 from unstir.recipes import RECIPES, Recipe
 from unstir.recipes.serial import override, to_dict
 from unstir.samplers import DDIM, Heun
@@ -48,7 +48,10 @@ def test_a_short_life(name: str, tiny_arrays: dict[str, Path], tmp_path: Path) -
 
 
 def test_overrides_nest_and_exchange_entries() -> None:
-    recipe = override(Recipe(), {"process": {"name": "cosine", "steps": 50}, "training": {"batch-size": 7}, "sampling": {"sampler": "ddim"}})
+    recipe = override(
+        Recipe(),
+        {"process": {"name": "cosine", "steps": 50}, "training": {"batch-size": 7}, "sampling": {"sampler": "ddim"}},
+    )
     assert recipe.process == CosineVP(steps=50)
     assert recipe.training.batch_size == 7
     assert recipe.sampling.sampler == DDIM()
@@ -79,5 +82,7 @@ def test_the_command_line_reaches_every_depth() -> None:
     assert recipe.process == EDM(sigma_max=70.0)
     assert recipe.data.size == (8, 12)
     assert recipe.sampling.sampler == Heun()
-    assert parse(Recipe(), ["--sampling.sampler", "heun", "--sampling.sampler.churn", "0.1"], "x").sampling.sampler == Heun(churn=0.1)
+    assert parse(
+        Recipe(), ["--sampling.sampler", "heun", "--sampling.sampler.churn", "0.1"], "x"
+    ).sampling.sampler == Heun(churn=0.1)
     assert parse(Recipe(), ["--sampling.no-clip"], "x").sampling.clip is False

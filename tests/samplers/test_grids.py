@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from unstir.process import EDM, VP, CosineVP, GeometricLadder, LinearVP, RectifiedFlow
+from unstir.processes import EDM, VP, CosineVP, GeometricLadder, LinearVP, RectifiedFlow
 from unstir.samplers.grids import Karras, Leading, LogSNR, Quadratic, Uniform
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from unstir.denoiser import GaussianDenoiser, MixtureDenoiser
-from unstir.process import EDM, PROCESSES, Process
+from unstir.process import Process
+from unstir.processes import EDM, PROCESSES
 from unstir.samplers import DDIM, DDPM, DPMpp2M, Euler, Heun
 from unstir.samplers.ancestral import learned_std, mean_toward
 from unstir.samplers.grids import Uniform

@@ -28,7 +28,10 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:900]), lambda p: p.write_bytes(b""), lambda p: p.write_text("no")])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda p: p.write_bytes(p.read_bytes()[:900]), lambda p: p.write_bytes(b""), lambda p: p.write_text("no")],
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1))

@@ -15,7 +15,7 @@ from unstir.data.order import indices
 from unstir.denoiser import GaussianDenoiser, NetDenoiser
 from unstir.errors import UserError
 from unstir.objectives import Batch, DenoisingObjective, LogNormal
-from unstir.process import EDM
+from unstir.processes import EDM
 from unstir.sampling import SampleNoise
 from unstir.training.config import ConstantDecay, LinearDecay, TrainingConfig
 from unstir.training.ema import ExponentialAverage, PowerAverage
@@ -111,7 +111,10 @@ def test_it_learns_the_data() -> None:
 @pytest.mark.parametrize(
     ("poison", "said"),
     [
-        (lambda loop: loop.state.module.network.last.weight.data.fill_(float("inf")), "weights are not finite, first in network.last.weight"),
+        (
+            lambda loop: loop.state.module.network.last.weight.data.fill_(float("inf")),
+            "weights are not finite, first in network.last.weight",
+        ),
         (lambda loop: loop.state.module.network.last.weight.data.fill_(3e38), "layer network.last (Linear)"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from unstir.networks import UNetConfig
 from unstir.objectives import DenoisingObjective
-from unstir.process import LinearVP
+from unstir.processes import LinearVP
 from unstir.recipes.recipe import DenoiserConfig, Recipe, SamplingConfig
 from unstir.samplers import DDPM
 from unstir.samplers.grids import Uniform

@@ -2,7 +2,7 @@
 
 from unstir.networks import UNetConfig
 from unstir.objectives import DenoisingObjective, LogNormal
-from unstir.process import EDM
+from unstir.processes import EDM
 from unstir.recipes.recipe import DenoiserConfig, Recipe, SamplingConfig
 from unstir.samplers import Heun
 from unstir.samplers.grids import Karras

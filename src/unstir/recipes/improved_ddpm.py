@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from unstir.process import CosineVP
+from unstir.processes import CosineVP
 from unstir.recipes.ddpm import ddpm
 from unstir.recipes.recipe import SamplingConfig
 from unstir.samplers import DDPM

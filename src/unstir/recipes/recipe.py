@@ -13,7 +13,8 @@ from unstir.denoiser import Denoiser, NetDenoiser
 from unstir.guidance import ClassifierFreeGuidance, ClipX0
 from unstir.networks import NetworkConfig, UNetConfig
 from unstir.objectives import DenoisingObjective, Objective
-from unstir.process import EDM, Process
+from unstir.process import Process
+from unstir.processes import EDM
 from unstir.samplers import Heun
 from unstir.samplers.grids import Karras
 from unstir.sampling import Grid, Sampler

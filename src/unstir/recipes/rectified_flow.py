@@ -3,7 +3,7 @@
 import dataclasses
 
 from unstir.objectives import DenoisingObjective, LogitNormal
-from unstir.process import RectifiedFlow
+from unstir.processes import RectifiedFlow
 from unstir.recipes.edm import edm
 from unstir.recipes.recipe import DenoiserConfig, SamplingConfig
 from unstir.samplers import Heun

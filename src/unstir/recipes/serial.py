@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from unstir.errors import UserError, did_you_mean
 from unstir.networks import NETWORKS, NetworkConfig
 from unstir.objectives import OBJECTIVES, TIMES, WEIGHTS, Objective, Times, Weight
-from unstir.process import PROCESSES, Process
+from unstir.process import Process
+from unstir.processes import PROCESSES
 from unstir.samplers import GRIDS, SAMPLERS
 from unstir.sampling import Grid, Sampler
 from unstir.training.config import DECAYS, OPTIMIZERS, Decay, OptimizerConfig

@@ -3,7 +3,7 @@
 from unstir.data import DataConfig
 from unstir.networks import MLPConfig
 from unstir.objectives import DenoisingObjective, LogNormal
-from unstir.process import EDM
+from unstir.processes import EDM
 from unstir.recipes.recipe import DenoiserConfig, Recipe, SamplingConfig
 from unstir.samplers import Heun
 from unstir.samplers.grids import Karras

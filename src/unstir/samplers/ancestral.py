@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from unstir.denoiser import Denoiser
 from unstir.prediction import Prediction
 from unstir.process import Process, broadcast
-from unstir.sampling import SampleNoise, Sampler
+from unstir.sampling import Cond, Memory, SampleNoise, Sampler
 
 
 def mean_toward(process: Process, prediction: Prediction, s: Tensor, std: Tensor) -> Tensor:
@@ -54,14 +54,7 @@ class DDPM(Sampler):
     """Standard deviation of the fresh noise: sqrt(beta_tilde) "posterior", sqrt(beta) "large", or between, "learned"."""
 
     def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        cond: dict[str, Tensor],
-        memory: dict[str, Any],
-        rng: SampleNoise,
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, memory: Memory, rng: SampleNoise
     ) -> Tensor:
         process = denoiser.process
         prediction = denoiser(x_t, t, **cond)
@@ -93,14 +86,7 @@ class DDIM(Sampler):
     """How much of DDPM's noise: 0 none, 1 all."""
 
     def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        cond: dict[str, Tensor],
-        memory: dict[str, Any],
-        rng: SampleNoise,
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, memory: Memory, rng: SampleNoise
     ) -> Tensor:
         prediction = denoiser(x_t, t, **cond)
         std = self.eta * denoiser.process.posterior_std(t, s)

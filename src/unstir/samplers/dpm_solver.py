@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from unstir.denoiser import Denoiser
 from unstir.process import broadcast
-from unstir.sampling import SampleNoise, Sampler
+from unstir.sampling import Cond, Memory, SampleNoise, Sampler
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,7 @@ class DPMpp2M(Sampler):
     """
 
     def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        cond: dict[str, Tensor],
-        memory: dict[str, Any],
-        rng: SampleNoise,
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, memory: Memory, rng: SampleNoise
     ) -> Tensor:
         process = denoiser.process
         prediction = denoiser(x_t, t, **cond)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from unstir.denoiser import Denoiser
 from unstir.prediction import Prediction
 from unstir.process import Process, broadcast
-from unstir.sampling import SampleNoise, Sampler
+from unstir.sampling import Cond, Memory, SampleNoise, Sampler
 
 
 def along(process: Process, prediction: Prediction, t: Tensor, s: Tensor) -> Tensor:
@@ -78,14 +77,7 @@ class Euler(Churn, Sampler):
     """
 
     def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        cond: dict[str, Tensor],
-        memory: dict[str, Any],
-        rng: SampleNoise,
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, memory: Memory, rng: SampleNoise
     ) -> Tensor:
         x_hat, t_hat = self.stir(denoiser.process, x_t, t, rng)
         return x_hat + along(denoiser.process, denoiser(x_hat, t_hat, **cond), t_hat, s)
@@ -102,14 +94,7 @@ class Heun(Churn, Sampler):
     """
 
     def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        cond: dict[str, Tensor],
-        memory: dict[str, Any],
-        rng: SampleNoise,
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, memory: Memory, rng: SampleNoise
     ) -> Tensor:
         process = denoiser.process
         x_hat, t_hat = self.stir(process, x_t, t, rng)

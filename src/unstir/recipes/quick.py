@@ -17,7 +17,7 @@ quick = Recipe(
     network=UNetConfig(),
     denoiser=DenoiserConfig(parameterization="edm"),
     objective=DenoisingObjective(space="F", times=LogNormal(-0.9, 1.2), dropout=0.12),
-    training=TrainingConfig(minutes=3.0, batch_size=64, learning_rate=2e-3, optimizer=MuonConfig()),
+    training=TrainingConfig(minutes=3.0, batch_size=32, learning_rate=2e-3, optimizer=MuonConfig()),
     # A net that has seen each picture 25 times leaves marks; fresh noise on the way down (churn) wipes off earlier ones.
     sampling=SamplingConfig(Heun(churn=0.3), Karras(sigma_min=0.01), 16, guidance_scale=2.0, guidance_from=0.1),
 )

@@ -41,5 +41,16 @@ format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.stamp-core
+	$(BIN)/python benchmarks/overhead.py
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp-core
+	$(BIN)/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e ".[docs]"
+	touch $@
+
+docs: $(VENV)/.stamp-docs
+	$(BIN)/unstir formulas --markdown > docs/formulas.md
+	$(BIN)/zensical build
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -37,7 +37,7 @@ def tiny_arrays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     shapes = {"image": (40, 12, 10, 3), "signal": (40, 50, 2), "points": (40, 2)}
     paths = {}
     for kind, shape in shapes.items():
-        x = rng.normal(size=shape).astype(np.float32) + y.reshape(-1, *[1] * (len(shape) - 1))
+        x = rng.normal(size=shape).astype(np.float32) + y.reshape(-1, *[1] * (len(shape) - 1)).astype(np.float32)
         if kind == "image":
             x = np.clip(x * 40 + 100, 0, 255).astype(np.uint8)
         paths[kind] = folder / f"{kind}.npz"

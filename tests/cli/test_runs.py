@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def test_a_run_folder_holds_what_it_promises(points_run: Path) -> None:
     assert {"recipe.toml", "model.safetensors", "checkpoints", "metrics.jsonl", "samples"} <= names
     rows = [json.loads(line) for line in (points_run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [10, 20, 30]
-    assert len(list((points_run / "samples").iterdir())) == 1
+    assert {path.name for path in (points_run / "samples").iterdir()} == {"step-0000030.png", "trajectory.png"}
 
 
 def test_sample_writes_every_format_in_the_units_of_the_data(points_run: Path, tmp_path: Path) -> None:
@@ -50,7 +51,8 @@ def test_sample_writes_every_format_in_the_units_of_the_data(points_run: Path, t
     assert x.dtype == np.float32
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), x)
     np.testing.assert_allclose(np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1, usecols=(0, 1)), x, rtol=1e-6)
-    assert Image.open(tmp_path / "a.gif").n_frames >= 4
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames >= 3  # the last two states look the same, and are one frame
     assert len(list((tmp_path / "folder").iterdir())) == 6
     model = unstir.load(points_run)
     torch.testing.assert_close(model.sample(6, steps=3, seed=0), torch.from_numpy(x))
@@ -109,7 +111,9 @@ def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path: Path) -> N
     plan = ["--training.steps", "400", "--training.checkpoint-every", "25", "--training.log-every", "5"]
     train_points(tmp_path / "whole", *plan)
     words = ["train", "swiss-roll", "--data", "swiss-roll", "--out", str(tmp_path / "cut"), *SMALL, *plan]
-    process = subprocess.Popen([sys.executable, "-m", "unstir", *words], stdout=subprocess.DEVNULL)
+    # Exact means on the same number of threads, which split sums differently; here the tests' one.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "unstir", *words], stdout=subprocess.DEVNULL, env=environment)
     checkpoints = Checkpoints(tmp_path / "cut" / "checkpoints", 3)
     deadline = time.monotonic() + 60
     while not checkpoints.steps() and time.monotonic() < deadline:
@@ -141,14 +145,15 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         "--training.steps",
         "1000000",
     ]
-    process = subprocess.Popen([sys.executable, "-m", "unstir", *words], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "loss" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stdout.read()
-    assert process.wait() == 130
+    command = [sys.executable, "-m", "unstir", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "loss" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait() == 130
     step = Checkpoints(tmp_path / "r" / "checkpoints", 3).steps()[-1]
     assert f"Stopped at step {step:,}, and saved. Go on:  unstir train --resume {tmp_path / 'r'}" in rest
 

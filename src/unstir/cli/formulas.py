@@ -73,6 +73,20 @@ def formulas() -> list[Formula]:
     return found
 
 
+def markdown(found: list[Formula]) -> str:
+    """The page of all formulas, for the documentation."""
+    parts = [
+        "# Formulas",
+        "Made from the docstrings by `unstir formulas --markdown`; `unstir formulas WORD` searches them.",
+    ]
+    for formula in found:
+        source = re.sub(r"(https?://[^\s;,]+)", r"<\1>", formula.source)
+        parts.append(
+            f"## {formula.name}\n\n{formula.summary}\n\n    {formula.equation}\n\n{source}  \n`{formula.file}:{formula.line}`"
+        )
+    return "\n\n".join(parts)
+
+
 def main(words: list[str]) -> None:
     """Runs the command."""
     if words and words[0] in ("-h", "--help"):
@@ -81,6 +95,9 @@ def main(words: list[str]) -> None:
         )
         return
     everything = formulas()
+    if words == ["--markdown"]:
+        print(markdown(everything))
+        return
     found = [formula for formula in everything if formula.matches(words)]
     if not found:
         names = [formula.name.rpartition(".")[2] for formula in everything]

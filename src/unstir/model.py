@@ -76,6 +76,7 @@ class Model:
                 [condition.parse(str(v)) if isinstance(v, str | int) else torch.tensor(v) for v in value]
             )
         self._check(name, condition, rows)
+        rows = condition.to_model(rows)
         return rows[torch.tensor(indices) % len(rows)]
 
     @staticmethod

@@ -28,7 +28,7 @@ def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
     """
     if coefficient.ndim == 0:
         return coefficient.to(like.dtype)
-    return coefficient.to(like.device, like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+    return coefficient.to(like.dtype).to(like.device).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:

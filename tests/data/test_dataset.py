@@ -199,3 +199,21 @@ def test_labels_can_be_left_out(tmp_path: Path) -> None:
     without = load(dataclasses.replace(config, labels=False))
     assert not without.conditions
     assert not without.spec.conditions
+
+
+def test_vectors_reach_the_model_standardised_and_gaps_stay_gaps(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    context = np.stack([rng.normal(70, 12, 200), rng.normal(5e4, 1e4, 200)], 1).astype(np.float32)
+    context[3, 1] = np.nan
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(200, 2)).astype(np.float32), context=context)
+    dataset = load(DataConfig(source=str(tmp_path / "x.npz")))
+    (name,) = dataset.spec.conditions
+    _, cond = dataset.batch(np.arange(200))
+    seen = cond[name].numpy()
+    assert np.isnan(seen[3]).tolist() == [False, True]
+    np.testing.assert_allclose(np.nanmean(seen, 0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.nanstd(seen, 0), 1, rtol=1e-4)
+    again = DataSpec.from_dict(dataset.spec.to_dict())
+    assert again == dataset.spec
+    typed = again.conditions[name].to_model(again.conditions[name].parse(f"{context[0, 0]},{context[0, 1]}"))
+    np.testing.assert_allclose(typed.numpy(), seen[0], rtol=1e-4)

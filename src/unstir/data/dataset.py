@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unstir.data.config import DataConfig
-from unstir.data.contents import Array, Contents
+from unstir.data.contents import Array, Column, Contents
 from unstir.data.measure import Measure, channels_first, measure
 from unstir.data.report import Report
-from unstir.data.spec import DataSpec
+from unstir.data.spec import Condition, DataSpec
 from unstir.errors import UserError
 
 SAMPLE = 2**22  # numbers from which the standard deviation of pictures is taken
@@ -59,7 +59,7 @@ class Dataset:
         if flip is not None:
             x = torch.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
         conditions = {
-            name: torch.from_numpy(values[rows])
+            name: self.spec.conditions[name].to_model(torch.from_numpy(values[rows]))
             for name, values in self.conditions.items()
             if isinstance(values, np.ndarray)
         }
@@ -97,7 +97,7 @@ def finish(contents: Contents, config: DataConfig) -> Dataset:
         std=overall or 1.0,
         channels=contents.channels,
         channels_last=contents.channels_last,
-        conditions={name: column.condition for name, column in columns.items()},
+        conditions={name: standardised(column) for name, column in columns.items()},
         channel_axis=contents.channel_axis,
     )
     return Dataset(
@@ -123,6 +123,16 @@ def _measured(contents: Contents, x: Array) -> Measure:
             "leave those samples out or fill the gaps"
         )
     return found
+
+
+def standardised(column: Column) -> Condition:
+    """The condition with the units in which a vector's entries have mean 0 and standard deviation 1 (gaps left out)."""
+    if column.condition.kind != "vector":
+        return column.condition
+    values = np.ma.masked_invalid(np.asarray(column.values, np.float64))  # (N, size)
+    std = values.std(0).filled(1.0)
+    scale = np.where(std > 0, std, 1.0)
+    return replace(column.condition, offset=tuple(values.mean(0).filled(0.0).tolist()), scale=tuple(scale.tolist()))
 
 
 def units(contents: Contents, found: Measure) -> tuple[Array, Array]:

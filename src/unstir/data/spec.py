@@ -26,11 +26,26 @@ class Condition:
         kind: "class" (an integer below ``size``), "vector" (``size`` floats) or "text" (a caption; ``size`` is 0).
         size: the number of classes, or the length of the vector.
         names: the classes' names or the vector's column names, where the data has them.
+        offset, scale: of a vector's entries, in the data's units: models see (entry - offset) / scale.
     """
 
     kind: Literal["class", "vector", "text"]
     size: int
     names: tuple[str, ...] = ()
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Condition:
+        """From the plain values that DataSpec.to_dict writes."""
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**fields)
+
+    def to_model(self, values: Tensor) -> Tensor:
+        """(..., size) in the data's units -> the same as models see it: a vector standardised, a class as it is."""
+        if not self.scale:
+            return values
+        return (values - values.new_tensor(self.offset)) / values.new_tensor(self.scale)
 
     def index(self, value: str | int) -> int:
         """The class that a name ("shirt") or a number ("3") means; a name wins where the names are numbers.
@@ -162,7 +177,8 @@ class DataSpec:
         """Plain values for recipe.toml."""
         spec = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
         spec["conditions"] = {
-            name: {"kind": c.kind, "size": c.size, "names": list(c.names)} for name, c in self.conditions.items()
+            name: {key: list(value) if isinstance(value, tuple) else value for key, value in vars(c).items()}
+            for name, c in self.conditions.items()
         }
         return spec
 
@@ -172,7 +188,5 @@ class DataSpec:
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()
         }
-        values["conditions"] = {
-            name: Condition(c["kind"], c["size"], tuple(c["names"])) for name, c in spec.get("conditions", {}).items()
-        }
+        values["conditions"] = {name: Condition.from_dict(c) for name, c in spec.get("conditions", {}).items()}
         return cls(**values)

@@ -57,5 +57,5 @@ class ClassifierFreeGuidance(Denoiser):
         t_both = t if t.ndim == 0 else torch.cat([t, t])
         uncond, conditional = batched(self.denoiser(torch.cat([x_t, x_t]), t_both, **both), 2)
         scale = torch.where(inside, self.scale, torch.ones_like(ratio))  # with two numbers it would be float32
-        scale = scale if scale.ndim == 0 else scale.to(x_t).reshape(-1, *[1] * (x_t.ndim - 1))
+        scale = scale if scale.ndim == 0 else scale.to(x_t.dtype).to(x_t.device).reshape(-1, *[1] * (x_t.ndim - 1))
         return uncond.extrapolate(conditional, scale)

@@ -74,6 +74,6 @@ class DenoisingObjective(Objective):
             prediction.x_0 - batch.x, prediction.eps - eps, prediction.alpha, prediction.sigma, sigma_data
         )
         log_snr = denoiser.process.log_snr(t)
-        weight = self.weight(log_snr).to(error.device, error.dtype)
+        weight = self.weight(log_snr).to(error.dtype).to(error.device)
         total = weight * error.square().flatten(1).mean(1)
         return Loss(total, {"loss": total}, log_snr)

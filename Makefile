@@ -22,9 +22,15 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-core
 setup: $(VENV)/.stamp-dev
 
 demo: $(VENV)/.stamp-core
-	$(BIN)/unstir train quick --data emoji --out runs/demo
-	$(BIN)/unstir sample runs/demo --out runs/demo/samples/denoising.gif
-	@echo "Continue with:  . $(BIN)/activate && unstir info runs/demo"
+	@if [ -e runs/demo/recipe.toml ]; then $(BIN)/unstir train --resume runs/demo; \
+	else $(BIN)/unstir train quick --data emoji --out runs/demo; fi
+	@$(BIN)/unstir sample runs/demo --out runs/demo/samples/grid.png
+	@$(BIN)/unstir sample runs/demo --out runs/demo/samples/denoising.gif
+	@echo
+	@echo "What it wrote:"
+	@echo "  runs/demo/samples/grid.png       samples, a row per category"
+	@echo "  runs/demo/samples/denoising.gif  noise turning into pictures"
+	@echo "  runs/demo                        the run folder:  . $(BIN)/activate && unstir info runs/demo"
 
 test: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import torch
 from PIL import Image
 
 import unstir
+import unstir.run
 from unstir.cli import run
 from unstir.errors import UserError
 from unstir.training.checkpoint import Checkpoints
@@ -82,6 +85,26 @@ def test_labels_by_name_and_number_and_unknown_ones(points_run: Path) -> None:
     ):
         with pytest.raises(UserError, match=expected):
             run(["sample", str(points_run), "-n", "2", "--steps", "2", *words])
+
+
+def test_info_says_what_it_is_and_commands_that_work(
+    points_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "a run"
+    shutil.copytree(points_run, copy)
+    monkeypatch.chdir(tmp_path)
+    run(["info", str(copy)])
+    said = capsys.readouterr().out
+    assert "40 samples, points 2, float32" in said
+    assert "30 steps" in said
+    assert "class of 2: zero, one" in said
+    for name in ("sample", "go on"):
+        line = next(line for line in said.splitlines() if line.startswith(f"  {name} "))
+        words = shlex.split(line.removeprefix(f"  {name}"))
+        assert words[0] == "unstir"
+        run(words[1:])
+    assert (tmp_path / "samples.png").is_file()
+    assert unstir.run.Run(copy).metrics()[-1]["step"] == 60
 
 
 def test_a_run_is_never_overwritten(points_run: Path) -> None:

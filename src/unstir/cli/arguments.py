@@ -88,6 +88,8 @@ def parse(default: T, words: Sequence[str], program: str) -> T:
         known = {*flags, "--help", *(re.sub(r"([^.-][^.]*)$", r"no-\1", f) for f in flags)}
         if word.startswith("--") and flag not in known:
             raise UserError(f"unknown option {word.partition('=')[0]}; {did_you_mean(flag, flags)}")
+    if wants_help(rest):
+        print("\n".join(_exchangeable(value)) + "\n")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -96,6 +98,15 @@ def parse(default: T, words: Sequence[str], program: str) -> T:
         if stop.code in (0, None):
             raise
         raise UserError(_one_line(errors.getvalue())) from None
+
+
+def _exchangeable(value: Any) -> Iterator[str]:
+    """The part of the help that tyro does not know: entries that are exchanged by name."""
+    yield "by name (their own options, below, are then those of the new one):"
+    for flag, holder, field in _sections(value):
+        if (table := entries_of(getattr(holder, field))) is not None:
+            now = next(name for name, kind in table.items() if kind is type(getattr(holder, field)))
+            yield f"  --{flag} {'|'.join(table)}  (default: {now})"
 
 
 def _one_line(box: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from unstir.cli.advice import condition_lines, continue_command, sample_command
 from unstir.cli.progress import span
-from unstir.data import Condition, DataSpec
+from unstir.data import DataSpec
 from unstir.errors import UserError
 from unstir.recipes import Recipe
 from unstir.recipes.serial import to_dict
@@ -22,7 +23,7 @@ def main(words: list[str]) -> None:
         raise UserError(f"unstir info takes one run folder, not also '{words[1]}'")
     run = Run.open(words[0])
     name, recipe, spec = run.read_recipe()
-    for line in [*what(run, name, recipe, spec), *how_it_went(run), *how_to_use(run, spec)]:
+    for line in [*what(run, name, recipe, spec), *how_it_went(run), *how_to_use(run, recipe, spec)]:
         print(line)
 
 
@@ -60,23 +61,10 @@ def how_it_went(run: Run) -> list[str]:
     return lines
 
 
-def _example(name: str, condition: Condition) -> str:
-    if condition.kind == "class":
-        value = condition.names[0] if condition.names else "0"
-        return f"--{name} {value!r}" if " " in value or "&" in value else f"--{name} {value}"
-    return f"--{name} {','.join(['0'] * condition.size)}"
-
-
-def how_to_use(run: Run, spec: DataSpec) -> list[str]:
+def how_to_use(run: Run, recipe: Recipe, spec: DataSpec) -> list[str]:
     """Conditions, and commands that work."""
-    lines = []
-    usable = {name: c for name, c in spec.conditions.items() if c.kind != "text"}
-    for name, condition in usable.items():
-        names = ", ".join(condition.names[:20]) + (", ..." if len(condition.names) > 20 else "")
-        lines.append(f"  --{name:8s} {condition.kind} of {condition.size}{': ' + names if names else ''}")
-    example = " ".join(_example(name, c) for name, c in usable.items())
-    lines += [
-        f"  sample     unstir sample {run.folder} -n 64 {example + ' ' if example else ''}--out samples.png",
-        f"  go on      unstir train --resume {run.folder} --training.minutes 10",
+    return [
+        *condition_lines(spec),
+        f"  sample     {sample_command(run, spec)}",
+        f"  go on      {continue_command(run, recipe)}",
     ]
-    return lines

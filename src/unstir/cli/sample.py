@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from unstir.cli.arguments import parse, take
+from unstir.cli.advice import condition_lines
+from unstir.cli.arguments import parse, take, wants_help
 from unstir.data import DataSpec
 from unstir.errors import UserError
 from unstir.media.write import check_path, write
@@ -55,6 +56,8 @@ def main(words: list[str]) -> None:
     rest = ["--n" if word == "-n" else word for word in words[1:]]
     _, recipe, spec = run.read_recipe()
     given = {name: take(rest, f"--{name}") for name in spec.conditions}
+    if wants_help(rest):
+        print("\n".join(condition_lines(spec)))
     recommended = {f.name: getattr(recipe.sampling, f.name) for f in dataclasses.fields(SamplingConfig)}
     options = parse(SampleOptions(**recommended), _checked(rest, spec), f"unstir sample {run.folder}")
     draw(run, options, {name: value for name, value in given.items() if value is not None})

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from unstir.cli.advice import continue_command, sample_command
 from unstir.cli.arguments import parse, take, wants_help
 from unstir.cli.progress import TrainingDisplay, decoding_progress
 from unstir.errors import UserError
@@ -206,8 +207,5 @@ def _say_end(console: Console, session: Any, run: Any, pictures: list[Path]) -> 
     console.print(f"Trained {session.state.step:,} steps in {session.state.seconds / 60:.1f} minutes.")
     console.print(f"  samples      {', '.join(map(str, pictures))}", soft_wrap=True)
     console.print(f"  run folder   {run.folder}", soft_wrap=True)
-    console.print(f"  sample more  unstir sample {run.folder} --out more.png", soft_wrap=True)
-    console.print(
-        f"  go on        unstir train --resume {run.folder} --training.minutes {2 * session.state.seconds / 60:.0f}",
-        soft_wrap=True,
-    )
+    console.print(f"  sample more  {sample_command(run, session.dataset.spec)}", soft_wrap=True)
+    console.print(f"  go on        {continue_command(run, session.recipe)}", soft_wrap=True)

@@ -107,6 +107,25 @@ def test_info_says_what_it_is_and_commands_that_work(
     assert unstir.run.Run(copy).metrics()[-1]["step"] == 60
 
 
+def test_a_run_goes_on_from_any_folder(
+    tmp_path: Path, tiny_arrays: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_arrays["points"].parent)
+    train_points(tmp_path / "r", "--training.steps", "2", data=tiny_arrays["points"].name)
+    monkeypatch.chdir(tmp_path)
+    run(["train", "--resume", "r", "--training.steps", "4"])
+    assert state_of(tmp_path / "r")["step"] == 4
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    plan = ["--training.steps", "40", "--training.checkpoint-every", "5", "--training.gradient-clip", "0"]
+    with pytest.raises(UserError, match=r"stopped at step \d+: the loss or gradient is no longer finite") as error:
+        train_points(tmp_path / "r", *plan, "--training.learning-rate", "1e18", "--training.warmup", "0.9")
+    assert "--training.learning-rate" in str(error.value)
+    for step in Checkpoints(tmp_path / "r" / "checkpoints", 3).steps():
+        assert step < int(str(error.value).split("step ")[1].split(":")[0])
+
+
 def test_a_run_is_never_overwritten(points_run: Path) -> None:
     with pytest.raises(UserError, match="is a run already"):
         train_points(points_run, "--training.steps", "1")

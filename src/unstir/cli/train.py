@@ -94,7 +94,17 @@ def _start(words: list[str]) -> None:
         raise UserError(
             f"{run.folder} is a run already. Go on with it: unstir train --resume {run.folder}   Or choose another --out."
         )
-    _train(run, name, recipe, resume=False)
+    _train(run, name, dataclasses.replace(recipe, data=_findable(recipe.data)), resume=False)
+
+
+def _findable(data: Any) -> Any:
+    """The data section with a path that leads to the data from any folder, so that a run can go on from anywhere."""
+    from unstir.data import BUILTIN
+
+    path = Path(data.source).expanduser()
+    return (
+        dataclasses.replace(data, source=str(path.resolve())) if data.source not in BUILTIN and path.exists() else data
+    )
 
 
 def _resume(folder: str, words: list[str]) -> None:

@@ -1,0 +1,65 @@
+"""Training for real, a minute each: that what comes out is what went in, by a measure that knows nothing of diffusion.
+
+`make test-all` runs these; `make test` leaves them out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import unstir
+from unstir.cli import run
+from unstir.data import DataConfig, load
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _all_threads() -> None:
+    torch.set_num_threads(2)
+
+
+def test_generated_digits_are_what_was_asked_for(tmp_path: Path) -> None:
+    """A classifier trained on real digits recognises the generated ones; chance is 10 %."""
+    from sklearn.linear_model import LogisticRegression
+
+    run(["train", "quick", "--data", "digits", "--out", str(tmp_path / "r"), "--training.minutes", "1"])
+    data = load(DataConfig(source="digits"))
+    real = data.batch(np.arange(len(data)))[0].flatten(1).numpy()
+    judge = LogisticRegression(max_iter=2000).fit(real, data.conditions["label"])
+    drawn = unstir.load(tmp_path / "r").sample(200, label=list(range(10)), batch_size=200).flatten(1).numpy()
+    accuracy = (judge.predict(drawn) == np.arange(200) % 10).mean()
+    assert accuracy > 0.9
+    # Not copies: a typical sample is further from its nearest real digit than 0, and no further than real digits are.
+    apart = np.sqrt(((drawn[:, None] - real[None]) ** 2).sum(-1)).min(1)
+    among = np.sqrt(((real[:200, None] - real[None, 200:]) ** 2).sum(-1)).min(1)
+    assert 0.2 * np.median(among) < np.median(apart) < 1.5 * np.median(among)
+
+
+def test_a_swiss_roll_is_a_spiral(tmp_path: Path) -> None:
+    """Samples lie on the spiral, and all of the spiral has samples."""
+    run(["train", "swiss-roll", "--data", "swiss-roll", "--out", str(tmp_path / "r"), "--training.steps", "3000"])
+    data = load(DataConfig(source="swiss-roll"))
+    drawn = data.spec.to_model(unstir.load(tmp_path / "r").sample(1000, batch_size=1000).numpy()).numpy()
+    real = data.batch(np.arange(2000))[0].numpy()
+    apart = np.sqrt(((drawn[:, None] - real[None]) ** 2).sum(-1))
+    assert np.percentile(apart.min(1), 95) < 0.1  # the arms are about 0.9 apart, in standard deviations
+    assert np.percentile(apart.min(0), 95) < 0.15
+
+
+def test_heartbeats_have_the_shape_of_heartbeats(tmp_path: Path, shared_data: Path) -> None:
+    """Mean and spread over the beat, at every instant and in both leads, are those of the recording."""
+    source = str(shared_data / "ecg_mitbih100_beats256.npz")
+    run(["train", "ecg", "--data", source, "--out", str(tmp_path / "r"), "--training.minutes", "1.5"])
+    data = load(DataConfig(source=source))
+    drawn = data.spec.to_model(np.moveaxis(unstir.load(tmp_path / "r").sample(200, label="N").numpy(), 1, -1)).numpy()
+    normal = np.flatnonzero(np.asarray(data.conditions["label"]) == 0)
+    real = data.batch(normal)[0].numpy()
+    for statistic in (np.mean, np.std):
+        ours, theirs = statistic(drawn, axis=0), statistic(real, axis=0)
+        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.95
+        assert np.abs(ours - theirs).mean() < 0.25 * theirs.std()

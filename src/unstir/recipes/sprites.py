@@ -25,5 +25,5 @@ sprites = Recipe(
         decay=LinearDecay(0.0),
         optimizer=AdamW(beta_2=0.999),
     ),
-    sampling=SamplingConfig(DDPM("large"), Uniform(), steps=500, clip=False),
+    sampling=SamplingConfig(DDPM(), Uniform(), steps=100, guidance_scale=2.5),
 )

@@ -17,6 +17,6 @@ swiss_roll = Recipe(
     network=MLPConfig(),
     denoiser=DenoiserConfig(parameterization="edm"),
     objective=DenoisingObjective(space="F", times=LogNormal(-1.5, 1.5), dropout=0.1),
-    training=TrainingConfig(steps=8000, batch_size=512, learning_rate=2e-3, precision="fp32"),
+    training=TrainingConfig(steps=4000, batch_size=256, learning_rate=2e-3, precision="fp32"),
     sampling=SamplingConfig(Heun(), Karras(), steps=24, labels="cycle"),
 )

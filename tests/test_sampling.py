@@ -151,3 +151,23 @@ def test_edm_from_noise_to_a_distribution() -> None:
     got = sample(exact, Heun(), Karras().times(EDM(), 18), x, rng)
     assert float(got.mean()) == pytest.approx(0.5, abs=0.03)
     assert float(got.std()) == pytest.approx(0.25, rel=0.08)
+
+
+def test_every_seed_is_a_seed_of_its_own() -> None:
+    """Negative and huge ones too; a run's seeds in training are hashes over all 64 bits."""
+    seeds = [0, 1, -1, -2, 2**63 - 1, 2**63 + 1, 2**63 + 2, 2**64 - 500]
+    draws = torch.stack([SampleNoise(seed, [5]).normal((4,))[0] for seed in seeds])
+    assert len(draws.unique(dim=0)) == len(seeds)
+
+
+def test_streams_of_one_batch_are_those_of_a_new_generator() -> None:
+    """The stream of (seed, sample, draw) is Philox with that key and counter, however the batch was put together."""
+    import numpy as np
+
+    noise = SampleNoise(7, [3, 9, 4])
+    noise.uniform()
+    drawn = noise.normal((5,))
+    for row, index in zip(drawn, [3, 9, 4], strict=True):
+        philox = np.random.Philox(counter=[0, 0, 0, 2], key=np.array([7, index], np.uint64))
+        expected = np.random.Generator(philox).standard_normal(5, dtype=np.float32)
+        np.testing.assert_array_equal(row.numpy(), expected)

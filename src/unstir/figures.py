@@ -55,7 +55,9 @@ def point_figure(model: Model, dataset: Dataset, n: int = 2000):  # type: ignore
     eps = rng.normal_like(x_0)
     diffused = [shown(process.add_noise(x_0, t, eps), t) for t in stops]
 
-    states = [(step.t, step.x_t) for step in model.trajectory(range(n))] + [(stops[0], _end(model, n))]
+    states: list[tuple[Tensor, Tensor]] = []
+    for step in model.trajectory(range(n)):
+        states += [(step.t, step.x_t), (step.s, step.x_s)]
     nearest = [min(states, key=lambda state: abs(float(_level(model, state[0]) - _level(model, t)))) for t in stops]
     reversed_ = [shown(x, t) for t, x in nearest]
 
@@ -68,10 +70,6 @@ def point_figure(model: Model, dataset: Dataset, n: int = 2000):  # type: ignore
 
 def _level(model: Model, t: Tensor) -> Tensor:
     return model.denoiser.process.log_snr(t).clamp(-20, 20)
-
-
-def _end(model: Model, n: int) -> Tensor:
-    return torch.cat(list(model.batches(n, model.recipe.sampling, batch_size=n)))
 
 
 @torch.no_grad()

@@ -65,26 +65,20 @@ class Model:
         One value (a class's name or number, a vector) is for all samples; a list or tensor of several is taken in turn.
         """
         condition = self.condition(name)
-        if isinstance(value, str | int):
-            rows = condition.parse(str(value)).unsqueeze(0)
-        elif isinstance(value, Tensor):
-            rows = value if value.ndim > (condition.kind == "vector") else value.unsqueeze(0)
-        elif condition.kind == "vector" and not isinstance(value[0], Sequence | Tensor | str):
-            rows = torch.tensor([value], dtype=torch.float32)
+        if isinstance(value, str):
+            rows = condition.parse(value).unsqueeze(0)
+        elif isinstance(value, list | tuple) and any(isinstance(one, str) for one in value):
+            rows = torch.stack([condition.parse(str(one)) for one in value])
         else:
-            rows = torch.stack(
-                [condition.parse(str(v)) if isinstance(v, str | int) else torch.tensor(v) for v in value]
-            )
-        self._check(name, condition, rows)
+            kind = torch.int64 if condition.kind == "class" else torch.float32
+            rows = torch.as_tensor(value).to(kind)
+            rows = rows if rows.ndim > (condition.kind == "vector") else rows.unsqueeze(0)
+        if condition.kind == "class" and (rows.ndim != 1 or bool(((rows < -1) | (rows >= condition.size)).any())):
+            raise UserError(f"{name} must lie between 0 and {condition.size - 1} (-1: none); got {rows.tolist()}")
+        if condition.kind == "vector" and rows.shape[1:] != (condition.size,):
+            raise UserError(f"{name} takes {condition.size} numbers; got {list(rows.shape[1:])}")
         rows = condition.to_model(rows)
         return rows[torch.tensor(indices) % len(rows)]
-
-    @staticmethod
-    def _check(name: str, condition: Condition, rows: Tensor) -> None:
-        if condition.kind == "class" and bool(((rows < -1) | (rows >= condition.size)).any()):
-            raise UserError(f"{name} must lie between 0 and {condition.size - 1}; got {sorted(set(rows.tolist()))}")
-        if condition.kind == "vector" and rows.shape[-1] != condition.size:
-            raise UserError(f"{name} takes {condition.size} numbers; got {rows.shape[-1]}")
 
     def _default_labels(self, condition: Condition, how: str, seed: int, indices: Sequence[int]) -> Tensor:
         if how == "cycle":
@@ -155,10 +149,7 @@ class Model:
         settings = settings or self.recipe.sampling
         conditions = self.conditions(cond, settings, seed, indices)
         process = self.denoiser.process
-        try:
-            times = settings.times(process)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        times = settings.times(process)
         rng = SampleNoise(seed, indices)
         x = process.prior_sample(rng.normal(self.spec.shape).to(self.device), times[0])
         yield from trajectory(settings.guide(self.denoiser, self.spec), settings.sampler, times, x, rng, conditions)

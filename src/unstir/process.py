@@ -99,7 +99,7 @@ class Process(ABC):
         Equation:
             lambda(t) = log(alpha_t² / sigma_t²)
         Source:
-            Kingma, Salimans, Poole & Ho 2021, eq. 3, https://arxiv.org/abs/2107.00630
+            Kingma, Salimans, Poole & Ho 2021, eq. 2, https://arxiv.org/abs/2107.00630
         """
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 

@@ -158,7 +158,10 @@ class Run:
                 f"{self.weights_file} cannot be loaded: {reason}\n'unstir train --resume {self.folder}' writes it anew"
             ) from error
         denoiser.autocast = autocast_dtype(recipe.training.precision, device)
-        return Model(denoiser.to(device), spec, recipe)
+        try:
+            return Model(denoiser.to(device), spec, recipe)
+        except (AssertionError, RuntimeError) as error:  # PyTorch's ways of saying that there is no such device
+            raise UserError(f"cannot use the device '{device}': {str(error).splitlines()[0]}") from error
 
     # ---- the record --------------------------------------------------------------------------------------------------
 
@@ -182,8 +185,13 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Appends a line to metrics.jsonl."""
-        with self.metrics_file.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.metrics_file.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"could not write {self.metrics_file}: {error.strerror}; the last checkpoint is kept"
+            ) from error
 
 
 def load(folder: str | Path, device: torch.device | str | None = None) -> Model:

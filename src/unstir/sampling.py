@@ -65,7 +65,7 @@ class SampleNoise:
         two streams ever meet; PyTorch's generator keeps 32 bits of a seed, which 50,000 samples would share by chance.
         """
         self.draws += 1
-        bits = np.random.Philox(key=[self.seed & _MASK, 0])
+        bits = np.random.Philox(key=np.array([self.seed & _MASK, 0], np.uint64))  # a list would go through float64
         generator, state = np.random.Generator(bits), bits.state
         for index in self.indices:  # one generator put in another state: a fourth of the time of a new one
             state["state"]["key"][1] = index

@@ -175,29 +175,36 @@ def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path: Path) -> N
     assert [(row["step"], row["loss"]) for row in rows[0]] == [(row["step"], row["loss"]) for row in rows[1]]
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    words = [
-        "train",
-        "swiss-roll",
-        "--data",
-        "swiss-roll",
-        "--out",
-        str(tmp_path / "r"),
-        *SMALL,
-        "--training.steps",
-        "1000000",
-    ]
-    command = [sys.executable, "-m", "unstir", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_a_state_from_which_the_run_goes_on_exactly(tmp_path: Path, number: signal.Signals) -> None:
+    """Stopped anywhere, it ends the step in progress; resumed, it becomes the run that was never stopped."""
+    # A learning rate that does not depend on the planned length, so that runs of other plans can be compared.
+    plan = ["--training.checkpoint-every", "0", "--training.decay", "constant", "--training.warmup", "0"]
+    words = ["train", "swiss-roll", "--data", "swiss-roll", "--out", str(tmp_path / "r"), *SMALL, *plan]
+    command = [sys.executable, "-m", "unstir", *words, "--training.steps", "1000000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "loss" in line:
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest = process.stdout.read()
         assert process.wait() == 130
     step = Checkpoints(tmp_path / "r" / "checkpoints", 3).steps()[-1]
     assert f"Stopped at step {step:,}, and saved. Go on:  unstir train --resume {tmp_path / 'r'}" in rest
+    run(["train", "--resume", str(tmp_path / "r"), "--training.steps", str(step + 7)])
+    train_points(tmp_path / "whole", *plan, "--training.steps", str(step + 7))
+    assert same(state_of(tmp_path / "r"), state_of(tmp_path / "whole"))
+
+
+def test_a_run_killed_before_its_first_checkpoint_can_be_resumed(tmp_path: Path) -> None:
+    train_points(tmp_path / "whole", "--training.steps", "6")
+    train_points(tmp_path / "r", "--training.steps", "6")
+    shutil.rmtree(tmp_path / "r" / "checkpoints")
+    (tmp_path / "r" / "model.safetensors").unlink()
+    run(["train", "--resume", str(tmp_path / "r")])
+    assert same(state_of(tmp_path / "r"), state_of(tmp_path / "whole"))
 
 
 def test_damaged_runs(tmp_path: Path) -> None:

@@ -217,3 +217,22 @@ def test_vectors_reach_the_model_standardised_and_gaps_stay_gaps(tmp_path: Path)
     assert again == dataset.spec
     typed = again.conditions[name].to_model(again.conditions[name].parse(f"{context[0, 0]},{context[0, 1]}"))
     np.testing.assert_allclose(typed.numpy(), seen[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [
+    lambda rng: rng.integers(0, 256, (9, 8, 8, 3)).astype(np.uint8),
+    lambda rng: rng.random((9, 8, 8, 3)).astype(np.float32),
+    lambda rng: (255 * rng.random((9, 8, 8, 3))).astype(np.float32),
+    lambda rng: rng.integers(-1000, 3000, (9, 8, 8)).astype(np.int16),
+    lambda rng: rng.normal(size=(9, 8, 8, 8)).astype(np.float32),
+])  # fmt: skip
+def test_bounds_hold_the_data_or_are_not_there(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Samples are clipped to the bounds: no value that the data have may lie outside."""
+    np.save(tmp_path / "x.npy", make(np.random.default_rng(0)))
+    dataset = load(DataConfig(source=str(tmp_path / "x.npy")))
+    x, _ = dataset.batch(np.arange(9))
+    if dataset.spec.bounds:
+        assert dataset.spec.bounds[0] <= float(x.min()) <= float(x.max()) <= dataset.spec.bounds[1]
+        assert float(x.max()) > 0.9 * dataset.spec.bounds[1]
+    else:
+        assert float(x.max()) > 1.2  # standardised: there would have been something to cut off

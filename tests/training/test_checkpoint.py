@@ -45,6 +45,25 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damag
         checkpoints.load()
 
 
+def test_a_flipped_bit_inside_a_tensor_is_noticed(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(1, state(1))
+    checkpoints.save(2, state(2))
+    data = bytearray(checkpoints.path(2).read_bytes())
+    at = data.index(torch.full((1,), 2.0).numpy().tobytes() * 100) + 40
+    data[at] ^= 1
+    checkpoints.path(2).write_bytes(bytes(data))
+    assert checkpoints.load()[0]["step"] == 1
+
+
+def test_leftovers_of_a_killed_writer_are_swept_away(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(1, state(1))
+    (tmp_path / ".step-000000002.pt.99.tmp").write_bytes(b"half")
+    checkpoints.load()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.pt"]
+
+
 def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no checkpoint"):
         Checkpoints(tmp_path / "none", keep=1).load()

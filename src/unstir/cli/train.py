@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import sys
 import tomllib
@@ -84,7 +83,6 @@ def _start(words: list[str]) -> None:
         raise UserError(
             f"what to train on? unstir train {name} --data SOURCE (a folder of pictures, or a name such as emoji)"
         )
-    _stop_on_sigterm()
     recipe.training.fraction(0, 0.0)  # a run without a length is refused before the data are read
 
     from unstir.run import Run
@@ -124,9 +122,15 @@ def _default_folder(name: str, source: str) -> Path:
     return folder
 
 
-def _stop_on_sigterm() -> None:
-    """Lets a SIGTERM (a scheduler's way of stopping a job) save the run as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+def _stop_politely(session: Any) -> None:
+    """Ctrl-C, or a scheduler's SIGTERM, ends the run after the step in progress; a second Ctrl-C ends it at once."""
+
+    def stop(number: int, frame: object) -> None:
+        session.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
@@ -151,22 +155,21 @@ def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
         for warning in session.warnings:
             console.print(f"checkpoints: {warning}", markup=False, soft_wrap=True)
     session.start(name)
-    if (tensorboard := _tensorboard(run.folder)) is not None and session.main:
+    if session.main and (tensorboard := _tensorboard(run.folder)) is not None:
         session.track_with(tensorboard)
     _say_what(console, session, run)
     display = TrainingDisplay(console, recipe.training)
-    try:
-        with display:
-            for step in session:
-                display.update(step)
-    except KeyboardInterrupt:
-        session.save()
+    _stop_politely(session)
+    with display:
+        for step in session:
+            display.update(step)
+    if session.stopping:
         console.print(
-            f"Stopped at step {session.state.step}, and saved. Go on:  unstir train --resume {run.folder}",
+            f"Stopped at step {session.state.step:,}, and saved. Go on:  unstir train --resume {run.folder}",
             soft_wrap=True,
         )
-        sys.stdout.flush()
-        os._exit(130) if accelerator.num_processes > 1 else sys.exit(130)
+        sys.exit(130)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with console.status("drawing samples"):
         picture = session.write_samples()
         figure = write_figure(session.model(), session.dataset, run.samples) if session.main else None

@@ -83,7 +83,7 @@ def finish(contents: Contents, config: DataConfig) -> Dataset:
     """
     x = channels_first(contents.x, contents.channels_last, contents.channel_axis)
     found = _measured(contents, x)
-    offset, scale = units(contents, found)
+    offset, scale, bounds = units(contents, found)
     # E[(x - E x)²] over all entries of all channels, from the channels' own moments.
     mean, std = (found.mean - offset) / scale, found.std / scale
     overall = float(np.sqrt((std**2 + (mean - mean.mean()) ** 2).mean()))
@@ -99,6 +99,7 @@ def finish(contents: Contents, config: DataConfig) -> Dataset:
         channels_last=contents.channels_last,
         conditions={name: standardised(column) for name, column in columns.items()},
         channel_axis=contents.channel_axis,
+        bounds=bounds,
     )
     return Dataset(
         name=contents.name,
@@ -135,23 +136,23 @@ def standardised(column: Column) -> Condition:
     return replace(column.condition, offset=tuple(values.mean(0).filled(0.0).tolist()), scale=tuple(scale.tolist()))
 
 
-def units(contents: Contents, found: Measure) -> tuple[Array, Array]:
-    """(offset, scale), each (C,) float64, by the rules of ``finish``."""
+def units(contents: Contents, found: Measure) -> tuple[Array, Array, tuple[float, ...]]:
+    """(offset, scale), each (C,) float64, by the rules of ``finish``; and the bounds of the data in these units."""
     one = np.ones(len(found.mean))
     picture = contents.kind in ("image", "volume")
     if picture and contents.x.dtype in (np.uint8, np.uint16):
         bits = 8 if contents.x.dtype == np.uint8 else max(8, int(found.high.max()).bit_length())
         half = (2**bits - 1) / 2
-        return half * one, half * one
+        return half * one, half * one, (-1.0, 1.0)
     low, high = found.low.min(), found.high.max()
     if contents.kind == "image" and contents.x.dtype.kind == "f" and low >= -1 and high <= 1 and high > 0.5:
-        return (0.5 * one, 0.5 * one) if low >= 0 else (0 * one, one)
+        return (0.5 * one, 0.5 * one, (-1.0, 1.0)) if low >= 0 else (0 * one, one, (-1.0, 1.0))
     std = found.std
     constant = std <= 1e-12 * np.maximum(np.abs(found.mean), 1e-300)
     varying = std[~constant]
     if contents.kind == "points" and len(varying) and varying.max() <= 10 * varying.min():
-        return found.mean, np.sqrt((varying**2).mean()) * one
-    return found.mean, np.where(constant, 1.0, std)
+        return found.mean, np.sqrt((varying**2).mean()) * one, ()
+    return found.mean, np.where(constant, 1.0, std), ()
 
 
 def _fingerprint(contents: Contents, config: DataConfig) -> str:

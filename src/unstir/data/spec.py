@@ -104,6 +104,7 @@ class DataSpec:
         channels: what each channel means, e.g. ("R", "G", "B") or ("MLII", "V5"); may be empty.
         channels_last: whether the data came as (N, ..., C); files are written the same way.
         conditions: by name, e.g. {"label": Condition("class", 10, (...))}.
+        bounds: (lowest, highest) value in model units, where the format limits the data: pictures of bytes. Else empty.
         channel_axis: False where the data came without one, (N, L) for a signal of shape (1, L): ``to_data`` drops it
             again.
     """
@@ -118,6 +119,7 @@ class DataSpec:
     channels_last: bool = False
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     channel_axis: bool = True
+    bounds: tuple[float, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -128,14 +130,6 @@ class DataSpec:
     def dimensions(self) -> int:
         """Numbers in one sample."""
         return math.prod(self.shape)
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """(lowest, highest) value in model units that the data can have, where the format limits it: pictures, in
-        practice."""
-        if self.kind not in ("image", "volume"):
-            return None
-        return (-1.0, 1.0)  # the loader scales every picture to this range
 
     def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, *[1] * self.rank)

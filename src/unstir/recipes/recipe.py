@@ -70,20 +70,13 @@ class SamplingConfig:
         if self.guidance_scale != 1:
             interval = (self.guidance_from, self.guidance_to)
             denoiser = ClassifierFreeGuidance(denoiser, self.guidance_scale, interval)
-        if self.clip and (bounds := spec.bounds) is not None:
-            denoiser = ClipX0(denoiser, *bounds)
+        if self.clip and spec.bounds:
+            denoiser = ClipX0(denoiser, *spec.bounds)
         return denoiser
 
     def times(self, process: Process) -> torch.Tensor:
-        """(steps + 1,) the grid's times.
-
-        Raises:
-            ValueError: if the process has fewer steps than that.
-        """
-        times = self.grid.times(process, self.steps)
-        if not bool((times[1:] < times[:-1]).all()):
-            raise ValueError(f"{self.steps} sampling steps are more than this process has (t_max = {process.t_max:g})")
-        return times
+        """The grid's times: ``steps`` + 1 of them, fewer where the process has fewer steps."""
+        return self.grid.times(process, self.steps)
 
 
 @dataclass(frozen=True)

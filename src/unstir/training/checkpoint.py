@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,12 +68,17 @@ class Checkpoints:
         Raises:
             UserError: if there is none.
         """
+        for leftover in self.folder.glob(".step-*.tmp"):  # of a process that was killed while writing
+            leftover.unlink(missing_ok=True)
         broken: list[str] = []
         for step in reversed(self.steps()):
             try:
+                with zipfile.ZipFile(self.path(step)) as archive:  # torch.load does not look at the checksums
+                    if archive.testzip() is not None:
+                        raise zipfile.BadZipFile
                 state: dict[str, Any] = torch.load(self.path(step), map_location="cpu", weights_only=True)
                 return state, broken
-            except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+            except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
                 broken.append(self.path(step).name)
         if broken:
             raise UserError(

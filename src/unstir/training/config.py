@@ -40,6 +40,10 @@ class LinearDecay(Decay):
     start: float = 0.0
     """Fraction of the run that is flat."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < 1:
+            raise UserError(f"the linear decay's start must lie in [0, 1), not {self.start}")
+
     def __call__(self, fraction: float) -> float:
         return min(1.0, (1 - fraction) / (1 - self.start))
 
@@ -153,9 +157,9 @@ class TrainingConfig:
     seed: int = 0
     """Of everything random: weights, data order, noise."""
     log_every: int = 20
-    """Steps between lines of metrics.jsonl."""
+    """Steps between lines of metrics.jsonl (0: only one at the end)."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints; one is also written at the end."""
+    """Steps between checkpoints (0: only at the end)."""
     keep: int = 3
     """Checkpoints that are kept."""
     sample_every: int = 0
@@ -166,6 +170,11 @@ class TrainingConfig:
             raise UserError(
                 f"training.batch_size {self.batch_size} must be a positive multiple of training.accumulate {self.accumulate}"
             )
+        for name, low in (("checkpoint_every", 0), ("sample_every", 0), ("log_every", 0), ("keep", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"training.{name} must be at least {low}, not {getattr(self, name)}")
+        if self.learning_rate <= 0 or self.warmup < 0 or self.gradient_clip < 0:
+            raise UserError("training.learning_rate must be positive, warmup and gradient_clip at least 0")
         for name in ("steps", "images", "minutes"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise UserError(f"training.{name} must be positive, not {value}")

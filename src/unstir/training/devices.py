@@ -26,7 +26,7 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     On CPUs "auto" asks for the avx512_bf16 instructions; without them bf16 is emulated, and slower than fp32.
     """
     rules: dict[str, Callable[[], bool]] = {
-        "cuda": torch.cuda.is_bf16_supported,
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "cpu": torch.cpu._is_avx512_bf16_supported,
     }
     wanted = precision == "bf16" or (precision == "auto" and rules.get(device.type, bool)())

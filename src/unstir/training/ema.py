@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from unstir.errors import UserError
+
 
 class Average(ABC):
     """How far back the average reaches. A new one is a frozen dataclass and a line in ``AVERAGES``."""
@@ -36,6 +38,10 @@ class PowerAverage(Average):
 
     width: float = 0.1
     """Standard deviation of the average's reach, as a fraction of the training so far."""
+
+    def __post_init__(self) -> None:
+        if not 0.005 <= self.width <= 0.28:  # 0.2887 is the mean of all weights ever, which no gamma >= 0 exceeds
+            raise UserError(f"the power average's width must lie between 0.005 and 0.28, not {self.width}")
 
     def decay(self, step: int) -> float:
         roots = np.roots([1, 7, 16 - self.width**-2, 12 - self.width**-2])

@@ -59,13 +59,16 @@ def _noise_levels(loss: Loss) -> str:
     return f"{which} {float(shown.min()):.3g} to {float(shown.max()):.3g}"
 
 
-def diagnose(module: nn.Module, objective: Objective, batch: Batch, rng: SampleNoise, step: int) -> NonFiniteError:
-    """Works through the batch once more and names what is wrong with it.
+def diagnose(
+    module: nn.Module, objective: Objective, batch: Batch, rng: SampleNoise, step: int
+) -> tuple[NonFiniteError, bool]:
+    """Works through the batch once more; -> what is wrong with it, and whether anything is (it may be another's share).
 
     Args:
         module: with the weights it had when the loss or gradient was found not to be finite.
         rng: fresh, as it was at the start of the step.
     """
+    found = True
     broken = [name for name, parameter in module.named_parameters() if not _finite(parameter)]
     if not _finite(batch.x):
         where = "the data of this batch are not finite"
@@ -88,10 +91,13 @@ def diagnose(module: nn.Module, objective: Objective, batch: Batch, rng: SampleN
             where = (
                 f"the loss is finite but not the gradient of {gradients[-1]}; {levels}"  # backward goes last to first
             )
-        else:
+        elif not _finite(loss.total):
             where = f"the layers are finite, the loss is not; {levels}"
-    return NonFiniteError(
+        else:
+            where, found = "this process's share of the batch is finite, another's is not", False
+    error = NonFiniteError(
         f"training stopped at step {step}: the loss or gradient is no longer finite. {where[0].upper()}{where[1:]}.\n"
         "The last good checkpoint is kept. Try a lower --training.learning-rate, a longer --training.warmup, or "
         "--training.precision fp32."
     )
+    return error, found

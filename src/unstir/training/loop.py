@@ -63,7 +63,11 @@ class TrainingState:
         """The inverse of ``state_dict``."""
         self.module.load_state_dict(state["module"])
         self.averaged.module.load_state_dict(state["averaged"])
+        # The optimiser's memory comes back, its settings stay those of the recipe, which may have been changed on purpose.
+        settings = [{k: v for k, v in g.items() if k not in ("params", "time")} for g in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, kept in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(kept)
         self.step, self.seconds = state["step"], state["seconds"]
 
 
@@ -117,11 +121,12 @@ class Loop:
         self._parameters = list(self.state.module.parameters())
 
     def _positions(self, piece: int) -> list[int]:
-        """Which positions of the global batch are this process's, in this piece of it."""
-        pieces = self.config.accumulate
-        size = self.config.batch_size // (self.accelerator.num_processes * pieces)
-        start = (self.accelerator.process_index * pieces + piece) * size
-        return list(range(start, start + size))
+        """Which positions of the global batch are this process's, in this piece of it: every so-manieth, since neighbours in a
+        stratified batch have neighbouring noise levels."""
+        pieces = self.accelerator.num_processes * self.config.accumulate
+        return list(
+            range(self.accelerator.process_index * self.config.accumulate + piece, self.config.batch_size, pieces)
+        )
 
     def _rng(self, positions: list[int]) -> SampleNoise:
         return SampleNoise(mix_seed(self.config.seed, self.state.step), positions, total=self.config.batch_size)
@@ -152,13 +157,24 @@ class Loop:
         return total, means
 
     def _diagnose(self) -> UserError:
-        batch, rng = self._piece(0)
-        return diagnose(self.state.module, self.objective, batch, rng, self.state.step + 1)
+        """What is wrong with this step, from the first piece of the batch in which it shows."""
+        error: UserError | None = None
+        self._seed()
+        for piece in range(self.config.accumulate):
+            batch, rng = self._piece(piece)
+            error, found = diagnose(self.state.module, self.objective, batch, rng, self.state.step + 1)
+            if found:
+                return error
+        assert error is not None
+        return error
+
+    def _seed(self) -> None:
+        """Dropout inside the network uses the global generator: seeding it here makes it a function of the step as well."""
+        torch.manual_seed(mix_seed(self.config.seed, self.state.step, 1 + self.accelerator.process_index) >> 1)
 
     def _step(self, fraction: float) -> Progress:
         state, config = self.state, self.config
-        # Dropout inside the network uses the global generator: seeding it here makes it a function of the step as well.
-        torch.manual_seed(mix_seed(config.seed, state.step, 1 + self.accelerator.process_index) >> 1)
+        self._seed()
         learning_rate = config.learning_rate_at(fraction, state.step)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
@@ -186,12 +202,15 @@ class Loop:
 
     def __iter__(self) -> Iterator[Progress]:
         state = self.state
-        begun, before = time.perf_counter(), state.seconds
+        begun, before = None, state.seconds
         state.module.train()
         while (fraction := self._fraction()) < 1:
             start = time.perf_counter()
             progress = self._step(fraction)
             now = time.perf_counter()
+            begun = (
+                begun or now
+            )  # the first step loads libraries and builds kernels, for many seconds on a new installation
             state.seconds = before + now - begun
             yield replace(
                 progress,

@@ -51,6 +51,8 @@ def fit_recipe(recipe: Recipe, dataset: Dataset, name: str) -> Recipe:
     from unstir.recipes import RECIPES
 
     kind = dataset.spec.kind
+    if recipe.data.flip and kind != "image":
+        raise UserError(f"data.flip mirrors pictures, and {dataset.name} holds {kind}; leave it out")
     if kind in recipe.kinds:
         return recipe
     others = [other for other, candidate in RECIPES.items() if kind in candidate.kinds]
@@ -86,8 +88,11 @@ class Session:
         torch.manual_seed(mix_seed(config.seed) >> 1)
         self.denoiser = recipe.denoiser.build(recipe.network, recipe.process, dataset.spec)
         self.denoiser.autocast = autocast_dtype(config.precision, accelerator.device)
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # BatchNorm over the whole batch
+            self.denoiser.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.denoiser.network)  # type: ignore[no-untyped-call]
         self.state = TrainingState(self.denoiser.to(accelerator.device), config)
         self.saved_step = -1
+        self.stopping = False
         self._checkpoints = Checkpoints(run.checkpoints, config.keep)
         self._trackers: list[Tracker] = [run.log]
         if config.compile:
@@ -116,9 +121,14 @@ class Session:
     def resume(self) -> None:
         """Goes back to the newest checkpoint that can be read.
 
+        A run that was killed before its first one starts anew.
+
         Raises:
-            UserError: there is none, or it is of another network.
+            UserError: none can be read, or it is of another network.
         """
+        if not self._checkpoints.steps():
+            self.warnings.append("none was written yet; starting from step 0")
+            return
         state, broken = self._checkpoints.load()
         if broken:
             self.warnings.append(f"damaged and left out: {', '.join(broken)}; going on from step {state['step']}")
@@ -141,17 +151,36 @@ class Session:
         draw = Draw(self.dataset, config.batch_size, config.seed, self.recipe.data.flip)
         loop = Loop(self.state, self.recipe.objective, draw, config, self.accelerator)
         window: list[float] = []
+        progress: Progress | None = None
         for progress in loop:
             window.append(float(progress.loss))
-            if progress.step % config.log_every == 0:
+            if config.log_every and progress.step % config.log_every == 0:
                 self._log(progress, window)
                 window = []
-            if progress.step % config.checkpoint_every == 0:
+            if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
                 self.save()
             if config.sample_every and progress.step % config.sample_every == 0:
                 self.write_samples()
             yield progress
+            if self._should_stop():
+                break
+        if progress is not None and window:
+            self._log(progress, window)
         self.save()
+
+    def stop(self) -> None:
+        """Asks for an end after the step in progress, saved; never in the middle of one, which could not be resumed exactly."""
+        self.stopping = True
+
+    def _should_stop(self) -> bool:
+        """Whether any process was asked to stop; several ask each other every ten steps, so that all stop at the same one."""
+        if self.accelerator.num_processes == 1:
+            return self.stopping
+        if self.state.step % 10:
+            return False
+        asked = torch.tensor(float(self.stopping), device=self.accelerator.device)
+        self.stopping = bool(self.accelerator.reduce(asked, reduction="sum") > 0)
+        return self.stopping
 
     def _log(self, progress: Progress, window: list[float]) -> None:
         """A line of metrics: means over the steps since the last one, and over all processes."""

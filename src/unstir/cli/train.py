@@ -170,6 +170,7 @@ def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
         )
         sys.exit(130)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with console.status("drawing samples"):
         picture = session.write_samples()
         figure = write_figure(session.model(), session.dataset, run.samples) if session.main else None

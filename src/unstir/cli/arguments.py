@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import io
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -153,8 +152,3 @@ def take(words: list[str], flag: str) -> str | None:
 
 def wants_help(words: Sequence[str]) -> bool:
     return "--help" in words or "-h" in words
-
-
-def is_terminal() -> bool:
-    """Whether a person is looking."""
-    return sys.stdout.isatty()

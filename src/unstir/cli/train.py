@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from unstir.cli.advice import continue_command, sample_command
-from unstir.cli.arguments import parse, take, wants_help
+from unstir.cli.arguments import parse, take
 from unstir.cli.progress import TrainingDisplay, decoding_progress
 from unstir.errors import UserError
 
@@ -79,7 +79,7 @@ def _start(words: list[str]) -> None:
     recipe = recipe_named(name)
     out = take(words, "--out")
     recipe = _settings(recipe, words, f"unstir train {name}")
-    if not recipe.data.source and not wants_help(words):
+    if not recipe.data.source:
         raise UserError(
             f"what to train on? unstir train {name} --data SOURCE (a folder of pictures, or a name such as emoji)"
         )

@@ -90,19 +90,33 @@ class NetDenoiser(Denoiser):
         """The noise level as the network is told it, in the shape of t."""
         return (-self.process.log_snr(t) / 8).clamp(-self.C_NOISE_LIMIT, self.C_NOISE_LIMIT)
 
+    def c_in(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The factor that brings x_t to unit variance."""
+        return (alpha.square() * self.sigma_data**2 + sigma.square()).rsqrt()
+
+    def ask(self, inputs: Tensor, t: Tensor, cond: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The network's raw output F on inputs at unit scale, and the variance fraction where it learns it."""
+        dtype = self._dtype()  # the sampler's precision may be higher than the network's
+        c_noise = self.c_noise(t).to(dtype).expand(len(inputs)).to(inputs.device)
+        with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
+            F = self.network(inputs.to(dtype), c_noise, **cond).to(inputs.dtype)
+        if not self.learn_variance:
+            return F, None
+        F, raw = F.chunk(2, dim=1)
+        return F, (raw + 1) / 2
+
     def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
         alpha, sigma = self.process.scales(t, x_t)
-        c_in = (alpha.square() * self.sigma_data**2 + sigma.square()).rsqrt()
-        dtype = self._dtype()  # the sampler's precision may be higher than the network's
-        c_noise = self.c_noise(t).to(dtype).expand(len(x_t)).to(x_t.device)
-        with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
-            F = self.network((c_in * x_t).to(dtype), c_noise, **cond).to(x_t.dtype)
-        fraction = None
-        if self.learn_variance:
-            F, raw = F.chunk(2, dim=1)
-            fraction = (raw + 1) / 2
+        F, fraction = self.ask(self.c_in(alpha, sigma) * x_t, t, cond)
         x_0, eps = self.parameterization.solve(F, x_t, alpha, sigma, self.sigma_data)
         return Prediction(x_t, x_0, eps, alpha, sigma, fraction)
+
+    def fit(self, x_0: Tensor) -> None:
+        """Takes from samples (N, *shape) what needs no training, before it begins; here nothing."""
+
+    def raw_error(self, x_0_error: Tensor, eps_error: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The error of F that these errors of the belief, at one x_t, come from."""
+        return self.parameterization.mix(x_0_error, eps_error, alpha, sigma, self.sigma_data)
 
 
 class ChangeProcess(Denoiser):

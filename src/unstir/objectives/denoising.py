@@ -66,13 +66,12 @@ class DenoisingObjective(Objective):
             dropped = (rng.uniform() < self.dropout).to(batch.x.device)
             cond = {name: drop(value, dropped) for name, value in cond.items()}
         prediction = denoiser(denoiser.process.add_noise(batch.x, t, eps), t, **cond)
-        space, sigma_data = PARAMETERIZATIONS[self.space] if self.space != "F" else None, 1.0
-        if space is None:
+        errors = (prediction.x_0 - batch.x, prediction.eps - eps, prediction.alpha, prediction.sigma)
+        if self.space == "F":  # what F means is the network's own business
             assert isinstance(denoiser, NetDenoiser)
-            space, sigma_data = denoiser.parameterization, denoiser.sigma_data
-        error = space.mix(
-            prediction.x_0 - batch.x, prediction.eps - eps, prediction.alpha, prediction.sigma, sigma_data
-        )
+            error = denoiser.raw_error(*errors)
+        else:
+            error = PARAMETERIZATIONS[self.space].mix(*errors, sigma_data=1.0)
         log_snr = denoiser.process.log_snr(t)
         weight = self.weight(log_snr).to(error.dtype).to(error.device)
         total = weight * error.square().flatten(1).mean(1)

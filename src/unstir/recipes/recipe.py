@@ -10,7 +10,9 @@ import torch
 
 from unstir.data import DataConfig, DataSpec
 from unstir.denoiser import Denoiser, NetDenoiser
+from unstir.errors import UserError
 from unstir.guidance import ClassifierFreeGuidance, ClipX0
+from unstir.linear import CorrectingDenoiser, LinearDenoiser
 from unstir.networks import NetworkConfig, UNetConfig
 from unstir.objectives import DenoisingObjective, Objective
 from unstir.process import Process
@@ -19,6 +21,9 @@ from unstir.samplers import Heun
 from unstir.samplers.grids import Karras
 from unstir.sampling import Grid, Sampler
 from unstir.training.config import TrainingConfig
+
+COMPONENT_NUMBERS = 2**22
+"""Most numbers that the components of a linear denoiser may have together."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,38 @@ class DenoiserConfig:
     """Which mix of data and noise the network gives."""
     sigma_data: float = 0.0
     """Standard deviation of the data, for the scale of the network's input and for edm. 0: measured from the data."""
+    linear_components: int = 0
+    """Let the network correct the best linear denoiser of the data, known from their mean and this many principal components, instead
+    of predicting from their standard deviation alone (0). For parameterization edm."""
     learn_variance: bool = False
     """The network also gives the reverse step's variance (improved DDPM); its objective must train it."""
 
     def build(self, network: NetworkConfig, process: Process, spec: DataSpec) -> NetDenoiser:
-        """A freshly initialised denoiser for such data."""
+        """A freshly initialised denoiser for such data.
+
+        Raises:
+            UserError: a linear denoiser to be corrected, and a parameterisation other than edm.
+        """
         channels = spec.shape[0] * (2 if self.learn_variance else 1)
+        sigma_data = self.sigma_data or spec.std
+        # Larger pictures get fewer components: the linear denoiser must not outgrow the network.
+        components = min(self.linear_components, spec.dimensions, COMPONENT_NUMBERS // spec.dimensions)
+        if components and self.parameterization != "edm":
+            raise UserError(
+                f"denoiser.linear_components works with denoiser.parameterization edm, not {self.parameterization}; set it to 0"
+            )
+        if components:
+            return CorrectingDenoiser(
+                network.build(spec, out_channels=channels, in_channels=2 * spec.shape[0]),
+                LinearDenoiser(process, spec.shape, components),
+                sigma_data=sigma_data,
+                learn_variance=self.learn_variance,
+            )
         return NetDenoiser(
             network.build(spec, out_channels=channels),
             process,
             self.parameterization,
-            sigma_data=self.sigma_data or spec.std,
+            sigma_data=sigma_data,
             learn_variance=self.learn_variance,
         )
 

@@ -81,6 +81,10 @@ class Model:
         return rows[torch.tensor(indices) % len(rows)]
 
     def _default_labels(self, condition: Condition, how: str, seed: int, indices: Sequence[int]) -> Tensor:
+        if condition.frequencies and how != "none":
+            edges = torch.tensor(condition.frequencies, dtype=torch.float64).cumsum(0)
+            drawn = torch.searchsorted(edges, SampleNoise(seed ^ _LABEL_SEED, indices).uniform(), right=True)
+            return drawn.clamp(max=condition.size - 1)  # the last edge may be a rounding error below 1
         if how == "cycle":
             return torch.tensor(indices) % condition.size
         if how == "uniform":
@@ -103,7 +107,7 @@ class Model:
         Args:
             columns: samples of each class; by default as many as a picture of this kind of data holds well.
         """
-        name, classes = next(((name, c.size) for name, c in self.spec.conditions.items() if c.kind == "class"), ("", 1))
+        name, classes = next(((name, c.size) for name, c in self.spec.conditions.items() if c.named), ("", 1))
         classes = min(classes, 16)
         columns = columns or (SHOWN[self.spec.kind] if classes == 1 else max(SHOWN[self.spec.kind] // 8, 4))
         n = columns * classes

@@ -29,7 +29,8 @@ def _example(name: str, condition: Condition) -> list[str]:
 
 def sample_command(run: Run, spec: DataSpec) -> str:
     """Samples under every condition."""
-    words = [word for name, condition in usable(spec).items() for word in _example(name, condition)]
+    asked = {name: condition for name, condition in usable(spec).items() if not condition.frequencies}
+    words = [word for name, condition in asked.items() for word in _example(name, condition)]
     return shlex.join(["unstir", "sample", str(run.folder), "-n", "64", *words, "--out", "samples.png"])
 
 

@@ -123,7 +123,7 @@ def _shown(model: Model, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 def _classes(model: Model, cond: dict[str, Any], options: SampleOptions, indices: range) -> list[int]:
     """The class of every sample, where the model has classes."""
     rows = model.conditions(cond, options, options.seed, indices)
-    classes = (rows[name] for name, c in model.spec.conditions.items() if c.kind == "class")
+    classes = (rows[name] for name, c in model.spec.conditions.items() if c.named)
     return next((row.tolist() for row in classes), [])
 
 

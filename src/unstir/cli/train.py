@@ -208,7 +208,10 @@ def _say_what(console: Console, session: Any, run: Any) -> None:
     spec, data = session.dataset.spec, session.dataset
     shape = "x".join(map(str, spec.shape))
     weights = sum(p.numel() for p in session.denoiser.parameters())
-    conditions = ", ".join(f"{n} ({c.size} classes)" if c.kind == "class" else n for n, c in spec.conditions.items())
+    conditions = ", ".join(
+        f"{n} ({c.size} {'classes' if c.named else 'groups found'})" if c.kind == "class" else n
+        for n, c in spec.conditions.items()
+    )
     console.print(
         f"{data.name}: {len(data):,} samples {shape}{', ' + conditions if conditions else ''}; "
         f"{weights / 1e6:.2f} M weights on {session.accelerator.device.type}"

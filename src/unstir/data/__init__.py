@@ -7,6 +7,7 @@ from unstir.data.config import DataConfig
 from unstir.data.contents import Progress
 from unstir.data.dataset import Dataset, finish
 from unstir.data.doctor import check
+from unstir.data.groups import with_groups
 from unstir.data.report import Report
 from unstir.data.sources import read
 from unstir.data.spec import Condition, DataSpec
@@ -24,4 +25,4 @@ def load(config: DataConfig, progress: Progress | None = None) -> Dataset:
     Raises:
         UserError: whatever is wrong with the source, in one or two lines.
     """
-    return finish(read(config, progress), config)
+    return with_groups(finish(read(config, progress), config), config.groups)

@@ -26,6 +26,7 @@ POINTS = 20_000
 Draw = npt.NDArray[np.float64]
 
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION_SPLITS = {"train": "train", "test": "t10k"}  # and what their files' names begin with
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -55,14 +56,15 @@ def digits(config: DataConfig) -> Contents:
 
 
 def fashion_mnist(config: DataConfig) -> Contents:
-    """60,000 pictures of clothing, 28 x 28 grey (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747): the training set; 10
-    classes.
+    """60,000 pictures of clothing, 28 x 28 grey (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), 10 classes; and another
+    10,000 as split test.
 
     Raises:
         UserError: the files are not on this machine.
     """
     folders = [config.cache_folder() / "fashion-mnist", FASHION_FOLDER]
-    names = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
+    prefix = FASHION_SPLITS[config.split]
+    names = f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"
     folder = next((f for f in folders if all((f / name).is_file() for name in names)), None)
     if folder is None:
         raise UserError(
@@ -71,7 +73,7 @@ def fashion_mnist(config: DataConfig) -> Contents:
         )
     x, y = read_idx(folder / names[0])[..., None], read_idx(folder / names[1])
     found = {"label": Column(Condition("class", 10, FASHION_CLASSES), y.astype(np.int64))}
-    return from_array("fashion-mnist", x, found, config, "builtin-fashion-mnist-train-1")
+    return from_array("fashion-mnist", x, found, config, f"builtin-fashion-mnist-{config.split}-1")
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -182,3 +184,6 @@ BUILTIN: dict[str, Callable[[DataConfig], Contents]] = {
     "pinwheel": _points("pinwheel", pinwheel),
     "gaussians": _points("gaussians", gaussians),
 }
+
+SPLITS: dict[str, tuple[str, ...]] = {"fashion-mnist": tuple(FASHION_SPLITS)}
+"""Of those data sets that have more than the one split, train."""

@@ -15,6 +15,8 @@ class DataConfig:
     source: str = ""
     """A built-in name (emoji, digits, swiss-roll, ...), a folder of pictures, a .npy/.npz/.csv file, hf:NAME, or shards
     (*.tar)."""
+    split: str = "train"
+    """Which part of the source, where it has several: fashion-mnist (train, test) and hf:NAME."""
     size: tuple[int, ...] | None = None
     """Height and width that pictures are resized to (one number: a square). Default: their own where all have the same,
     at most 256; else a square of their median short side, rounded to a multiple of 8, at most 64."""
@@ -30,6 +32,9 @@ class DataConfig:
     """Mirror pictures at random, left to right. Not for writing."""
     labels: bool = True
     """Use class labels and other conditions where the data has them."""
+    groups: int = 0
+    """Where the data has no classes, find so many groups of similar samples and train with them as if they were classes: samples get
+    better, above all with guidance, and nobody has to ask for a group (0: don't)."""
     cache: str | None = None
     """Folder for decoded pictures. Default: $UNSTIR_CACHE, or ~/.cache/unstir."""
 

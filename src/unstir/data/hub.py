@@ -23,16 +23,16 @@ def read_hub(name: str, config: DataConfig, progress: Progress | None = None) ->
     """Decodes the pictures of a data set of the hub, or of a folder in its format, into the cache, or finds them there.
 
     The picture column is the first of type Image, the classes the first of type ClassLabel, the captions a column text
-    or caption. The split is train, or the first where there is none.
+    or caption. The split is the one in the name, else the config's; where that says train and there is none, the first.
 
     Raises:
-        UserError: the extra is missing, the data set cannot be had, or it holds no pictures.
+        UserError: the extra is missing, the data set cannot be had, it has no such split, or it holds no pictures.
     """
     try:
         import datasets
     except ImportError:
         raise UserError('hf: sources need an extra: pip install "unstir[hub]"') from None
-    table = _load(datasets, name)
+    table = _load(datasets, name, config.split)
     image = next((column for column, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
     if image is None:
         raise UserError(f"hf:{name} has no column of pictures (columns: {some(table.features, 8)})")
@@ -68,14 +68,16 @@ def read_hub(name: str, config: DataConfig, progress: Progress | None = None) ->
     return from_cache(name.split("/")[-1].split(":")[0], x, meta, config, key)
 
 
-def _load(datasets: Any, name: str) -> Any:
+def _load(datasets: Any, name: str, wanted: str) -> Any:
     path, _, split = name.partition(":")
+    if split and wanted not in (DataConfig.split, split):
+        raise UserError(f"hf:{name} names the split {split!r}, and --data.split another, {wanted!r}; leave one out")
     try:
         loaded = datasets.load_dataset(path)
     except Exception as error:  # the library raises its own, the network's and the parsers' errors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot load hf:{path}: {reason}") from None
-    split = split or ("train" if "train" in loaded else next(iter(loaded)))
+    split = split or (wanted if wanted in loaded or wanted != DataConfig.split else next(iter(loaded)))
     if split not in loaded:
         raise UserError(f"hf:{path} has no split {split!r} (splits: {', '.join(loaded)})")
     return loaded[split]

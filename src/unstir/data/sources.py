@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unstir.data.arrays import read_npy, read_npz
-from unstir.data.builtin import BUILTIN
+from unstir.data.builtin import BUILTIN, SPLITS
 from unstir.data.config import DataConfig
 from unstir.data.contents import Contents, Progress
 from unstir.data.folder import read_folder
@@ -30,13 +30,22 @@ def read(config: DataConfig, progress: Progress | None = None) -> Contents:
     A built-in name wins over a file or folder of that name in the current folder (write ./emoji for that).
 
     Raises:
-        UserError: no such source, or nothing that this library reads.
+        UserError: no such source, nothing that this library reads, or a split that the source does not have.
     """
+    contents = _read(config, progress)
+    if config.split != DataConfig.split:
+        contents.report.source += f" ({config.split})"
+    return contents
+
+
+def _read(config: DataConfig, progress: Progress | None) -> Contents:
     source = config.source.strip()
     if not source:
         raise UserError(
             f"say where the data is: --data FOLDER, FILE.npy, FILE.csv or a built-in name ({', '.join(BUILTIN)})"
         )
+    if not source.startswith("hf:"):  # the hub's data sets are asked themselves
+        _check_split(source, config.split)
     if source in BUILTIN:
         return BUILTIN[source](config)
     if source.startswith("hf:"):
@@ -53,6 +62,17 @@ def read(config: DataConfig, progress: Progress | None = None) -> Contents:
             f"{source} is one file of kind {path.suffix or 'unknown'}; give a folder of pictures, {', '.join(FILES)} or *.tar"
         )
     raise UserError(_missing(source, path))
+
+
+def _check_split(source: str, split: str) -> None:
+    splits = SPLITS.get(source, (DataConfig.split,))
+    if split in splits:
+        return
+    if len(splits) > 1:
+        raise UserError(f"{source} has no split {split!r} (splits: {', '.join(splits)})")
+    raise UserError(
+        f"{source} has no splits, so no {split!r} either; give data that was kept apart as a source of its own (--data SOURCE)"
+    )
 
 
 def _missing(source: str, path: Path) -> str:

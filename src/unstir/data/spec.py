@@ -27,6 +27,8 @@ class Condition:
         size: the number of classes, or the length of the vector.
         names: the classes' names or the vector's column names, where the data has them.
         offset, scale: of a vector's entries, in the data's units: models see (entry - offset) / scale.
+        frequencies: of the classes, where they are groups that were found in the data and that nobody asks for by name: a
+            sample gets one at random in these proportions. Else empty.
     """
 
     kind: Literal["class", "vector", "text"]
@@ -34,6 +36,12 @@ class Condition:
     names: tuple[str, ...] = ()
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    frequencies: tuple[float, ...] = ()
+
+    @property
+    def named(self) -> bool:
+        """Whether it is a class that someone gave the data, rather than a group that was found in them."""
+        return self.kind == "class" and not self.frequencies
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Condition:

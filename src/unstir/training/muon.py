@@ -11,7 +11,7 @@ from torch import Tensor
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalize(gradient: Tensor, steps: int) -> Tensor:
+def orthogonalize(gradient: Tensor, steps: int, dtype: torch.dtype | None = None) -> Tensor:
     """The nearest (semi-)orthogonal matrix, roughly: singular values come out between about 0.7 and 1.2.
 
     Equation:
@@ -22,17 +22,19 @@ def orthogonalize(gradient: Tensor, steps: int) -> Tensor:
     Args:
         gradient: (..., out, in), any number of matrices of one shape.
         steps: of the Newton-Schulz iteration; 5 is the usual number.
+        dtype: of the arithmetic, by default the gradient's; bfloat16 is enough, since the result is rough anyway.
 
     Returns:
-        in the shape of ``gradient``.
+        in the shape and dtype of ``gradient``.
     """
     a, b, c = NEWTON_SCHULZ
     tall = gradient.shape[-2] > gradient.shape[-1]
-    X: Tensor = gradient.mT if tall else gradient  # the smaller Gram matrix
+    X: Tensor = (gradient.mT if tall else gradient).to(dtype or gradient.dtype)  # the smaller Gram matrix
     X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-12)
     for _ in range(steps):
         A = X @ X.mT
         X = a * X + (b * A + c * (A @ A)) @ X
+    X = X.to(gradient.dtype)
     return X.mT if tall else X
 
 
@@ -48,7 +50,7 @@ class Muon(torch.optim.Optimizer):
         inner: weights (out, in, ...) to be stepped by Muon.
         others: all other parameters, stepped by Adam.
         lr: Adam's learning rate. lr_scale: Muon's, as a multiple of it.
-        momentum: mu. steps: of the Newton-Schulz iteration. betas: Adam's.
+        momentum: mu. steps, dtype: of the Newton-Schulz iteration. betas: Adam's.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         steps: int = 5,
         betas: tuple[float, float] = (0.9, 0.99),
+        dtype: torch.dtype | None = None,
     ) -> None:
+        self.dtype = dtype
         groups = [
             {"params": list(inner), "lr_scale": lr_scale, "inner": True},
             {"params": list(others), "inner": False},
@@ -98,7 +102,7 @@ class Muon(torch.optim.Optimizer):
         for shape, members in same.items():
             matrices = torch.stack([ahead[i].flatten(1) for i in members])
             length = 0.2 * max(matrices.shape[1:]) ** 0.5
-            steps = orthogonalize(matrices, group["steps"]).reshape(-1, *shape)
+            steps = orthogonalize(matrices, group["steps"], self.dtype).reshape(-1, *shape)
             torch._foreach_add_([parameters[i] for i in members], list(steps), alpha=-group["lr"] * length)
 
     def _adam(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:

@@ -11,13 +11,14 @@ from unstir.errors import UserError, did_you_mean
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("unstir.cli.train", "train a model on a data source, or go on with a run"),
     "sample": ("unstir.cli.sample", "draw samples from a run into a picture, an animation, arrays or a folder"),
+    "evaluate": ("unstir.cli.evaluate", "judge a run's samples, or any others, by their distance to data"),
     "data": ("unstir.cli.data", "data check SOURCE: what is in there, what is broken, which options to use"),
     "info": ("unstir.cli.info", "what a run is, how it went, how to use it"),
     "recipes": ("unstir.cli.recipes", "the list of recipes, or one recipe's full configuration"),
     "formulas": ("unstir.cli.formulas", "find an equation of the literature in the code"),
 }
 
-HELP = """unstir: train and sample diffusion models on your own data.
+HELP = """unstir: train, sample and evaluate diffusion models on your own data.
 
 usage: unstir COMMAND ...
 

@@ -8,6 +8,7 @@ from unstir.cli.advice import condition_lines, continue_command, sample_command
 from unstir.cli.progress import span
 from unstir.data import DataSpec
 from unstir.errors import UserError
+from unstir.evaluation.record import last as last_evaluation
 from unstir.recipes import Recipe
 from unstir.recipes.serial import to_dict
 from unstir.run import Run
@@ -58,6 +59,8 @@ def how_it_went(run: Run) -> list[str]:
             f"  training   {last['step']:,} steps in {span(last['seconds'])}, {last['samples_per_second']:.0f} samples/s, "
             f"loss {first['loss']:.4f} -> {last['loss']:.4f}"
         )
+    if (judged := last_evaluation(run.folder)) is not None:
+        lines += [f"  evaluated  {judged['date'][:10]}", *(f"    {line}" for line in judged["lines"])]
     return lines
 
 

@@ -101,6 +101,8 @@ class MuonConfig(OptimizerConfig):
     """Memory of Muon's gradient."""
     orthogonalization_steps: int = 4
     """Newton-Schulz steps."""
+    orthogonalization_precision: Precision = "auto"
+    """Of the Newton-Schulz steps; auto is bf16 where the hardware has it."""
     beta_1: float = 0.9
     """Adam's memory of the mean gradient."""
     beta_2: float = 0.99
@@ -108,6 +110,9 @@ class MuonConfig(OptimizerConfig):
 
     def build(self, module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         # A network without such blocks is trained by Adam alone.
+        from unstir.training.devices import autocast_dtype  # the rules about devices, which know this module's types
+
+        device = next(module.parameters()).device
         parts = (part.inner_weights() for part in module.modules() if isinstance(part, HasInnerWeights))
         inner = {id(weight): weight for weights in parts for weight in weights}
         return Muon(
@@ -118,6 +123,7 @@ class MuonConfig(OptimizerConfig):
             momentum=self.momentum,
             steps=self.orthogonalization_steps,
             betas=(self.beta_1, self.beta_2),
+            dtype=autocast_dtype(self.orthogonalization_precision, device),
         )
 
 
@@ -164,13 +170,25 @@ class TrainingConfig:
     """Checkpoints that are kept."""
     sample_every: int = 0
     """Steps between pictures of samples in the run folder (0: only at the end)."""
+    evaluate_every: int = 0
+    """Steps between evaluations, which log a Fréchet distance (0: none). Their time does not count in training.minutes."""
+    evaluate_samples: int = 500
+    """Samples that each evaluation judges."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.accumulate < 1 or self.batch_size % self.accumulate:
             raise UserError(
                 f"training.batch_size {self.batch_size} must be a positive multiple of training.accumulate {self.accumulate}"
             )
-        for name, low in (("checkpoint_every", 0), ("sample_every", 0), ("log_every", 0), ("keep", 1), ("seed", 0)):
+        for name, low in (
+            ("checkpoint_every", 0),
+            ("sample_every", 0),
+            ("log_every", 0),
+            ("keep", 1),
+            ("seed", 0),
+            ("evaluate_every", 0),
+            ("evaluate_samples", 2),
+        ):
             if getattr(self, name) < low:
                 raise UserError(f"training.{name} must be at least {low}, not {getattr(self, name)}")
         if self.learning_rate <= 0 or self.warmup < 0 or self.gradient_clip < 0:

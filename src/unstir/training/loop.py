@@ -98,6 +98,9 @@ class Progress:
 class Loop:
     """Iterate it to train.
 
+    Args:
+        paused: seconds between steps that are not to count as training; whoever iterates adds to it.
+
     Raises:
         UserError: if the batch cannot be shared out evenly, or the run has no length.
         NonFiniteError: when the loss or gradient is no longer finite.
@@ -108,6 +111,7 @@ class Loop:
     draw: DrawBatch
     config: TrainingConfig
     accelerator: Accelerator
+    paused: float = 0.0
 
     def __post_init__(self) -> None:
         pieces = self.accelerator.num_processes * self.config.accumulate
@@ -211,7 +215,7 @@ class Loop:
             begun = (
                 begun or now
             )  # the first step loads libraries and builds kernels, for many seconds on a new installation
-            state.seconds = before + now - begun
+            state.seconds = before + now - begun - self.paused
             yield replace(
                 progress,
                 fraction=self.config.fraction(state.step, state.seconds),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +24,9 @@ from unstir.sampling import SampleNoise, end, mix_seed
 from unstir.training.checkpoint import Checkpoints
 from unstir.training.devices import autocast_dtype, keep_freed_memory
 from unstir.training.loop import Loop, Progress, TrainingState
+
+if TYPE_CHECKING:
+    from unstir.evaluation.during import DuringTraining
 
 Tracker = Callable[[dict[str, Any]], None]
 
@@ -62,6 +66,16 @@ def fit_recipe(recipe: Recipe, dataset: Dataset, name: str) -> Recipe:
     )
 
 
+MEASURED = (10_000, 2**26)
+"""Samples, and numbers in them, from which the data's moments are taken."""
+
+
+def some_samples(dataset: Dataset) -> torch.Tensor:
+    """As many samples as tell the data's moments, evenly spread, (n, *shape) in model units."""
+    most = min(MEASURED[0], max(2, MEASURED[1] // dataset.spec.dimensions), len(dataset))
+    return dataset.batch(torch.linspace(0, len(dataset) - 1, most, dtype=torch.float64).round().long())[0]
+
+
 class Session:
     """A training run in progress. Iterate ``session`` to train; it yields the loop's Progress.
 
@@ -87,6 +101,7 @@ class Session:
             keep_freed_memory()
         torch.manual_seed(mix_seed(config.seed) >> 1)
         self.denoiser = recipe.denoiser.build(recipe.network, recipe.process, dataset.spec)
+        self.denoiser.fit(some_samples(dataset))
         self.denoiser.autocast = autocast_dtype(config.precision, accelerator.device)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # BatchNorm over the whole batch
             self.denoiser.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.denoiser.network)  # type: ignore[no-untyped-call]
@@ -95,6 +110,7 @@ class Session:
         self.stopping = False
         self._checkpoints = Checkpoints(run.checkpoints, config.keep)
         self._trackers: list[Tracker] = [run.log]
+        self._evaluation: DuringTraining | None = None
         if config.compile:
             self.denoiser.network.compile()
 
@@ -152,10 +168,12 @@ class Session:
         loop = Loop(self.state, self.recipe.objective, draw, config, self.accelerator)
         window: list[float] = []
         progress: Progress | None = None
+        self._prepare_evaluation()
         for progress in loop:
             window.append(float(progress.loss))
-            if config.log_every and progress.step % config.log_every == 0:
-                self._log(progress, window)
+            found = self._evaluate(loop)
+            if found or (config.log_every and progress.step % config.log_every == 0):
+                self._log(progress, window, found)
                 window = []
             if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
                 self.save()
@@ -182,8 +200,38 @@ class Session:
         self.stopping = bool(self.accelerator.reduce(asked, reduction="sum") > 0)
         return self.stopping
 
-    def _log(self, progress: Progress, window: list[float]) -> None:
-        """A line of metrics: means over the steps since the last one, and over all processes."""
+    def _prepare_evaluation(self) -> None:
+        """Gets the reference ready, and says before the first step what an evaluation will cost."""
+        config = self.recipe.training
+        if not config.evaluate_every or self._evaluation is not None:
+            return
+        from unstir.evaluation.during import DuringTraining  # above this package: only where it is wanted
+
+        cache = self.recipe.data.cache_folder()
+        self._evaluation = DuringTraining(self.dataset, config.evaluate_samples, config.seed, self.accelerator, cache)
+        seconds = self._evaluation.seconds(self.model())
+        if self.main:
+            print(
+                f"evaluation: {self._evaluation.name} every {config.evaluate_every} steps, about {seconds:.0f} s each "
+                "(not counted in training.minutes)"
+            )
+
+    def _evaluate(self, loop: Loop) -> dict[str, float]:
+        """What there is to log of an evaluation at this step; the training clock stands still meanwhile."""
+        every, step = self.recipe.training.evaluate_every, self.state.step
+        if self._evaluation is None or step % every:
+            return {}
+        begun = time.perf_counter()
+        found = self._evaluation(self.model())
+        seconds = time.perf_counter() - begun
+        if self.main and not loop.paused and self.state.seconds > 0:
+            share = seconds / (self.state.seconds / step * every)
+            print(f"evaluation: took {seconds:.1f} s, {share:.0%} of the time of {every} training steps")
+        loop.paused += seconds
+        return found
+
+    def _log(self, progress: Progress, window: list[float], found: dict[str, float] | None = None) -> None:
+        """A line of metrics: means over the steps since the last one, and over all processes; and what an evaluation found."""
         loss = torch.tensor(sum(window) / len(window), device=self.accelerator.device)
         loss = self.accelerator.reduce(loss, reduction="mean")
         if not self.main:
@@ -195,6 +243,7 @@ class Session:
             "gradient_norm": float(progress.gradient_norm),
             "learning_rate": progress.learning_rate,
             "samples_per_second": round(progress.samples_per_second, 1),
+            **(found or {}),
         }
         for tracker in self._trackers:
             tracker(row)

@@ -1,0 +1,310 @@
+"""unstir evaluate RUN|FOLDER|FILE|NAME [--data SOURCE] [--split test] [--metrics fd kd is pr neighbours] [--features NAME] [-n N] ..."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unstir.cli.arguments import parse, take
+from unstir.cli.progress import decoding_progress
+from unstir.data import DataConfig
+from unstir.errors import UserError
+from unstir.recipes import SamplingConfig
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from unstir.data import Dataset
+    from unstir.evaluation.evaluate import Evaluation
+    from unstir.evaluation.report import Report
+    from unstir.evaluation.samples import SampleSource
+    from unstir.run import Run
+
+USAGE = """usage: unstir evaluate RUN|FOLDER|FILE.npz|FILE.npy|NAME [--data SOURCE] [options]
+
+Judges samples by their distance to data: those of a trained model (RUN), or those in a folder, a file or a built-in data set.
+
+  --data SOURCE    what to compare with; default: what the run was trained on. Two files: unstir evaluate a.npz --data b.npz
+  --split test     the test set of the data, where it has one
+  --metrics ...    fd kd is pr neighbours (default: fd kd pr)
+  --features NAME  the feature space; default: by the kind of data
+  -n N             how many samples (default: 2,048 of a run, all of anything else)
+  --json FILE      write the result for programs too ("-": to standard output alone)
+  --out PICTURE    samples beside their nearest training neighbours, the most suspicious first
+
+`unstir evaluate RUN --help` lists all options."""
+
+N = 2048
+"""Samples of a run, where nobody said how many."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to judge, and by what."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """What to compare with, and how to read it (--data SOURCE; --split NAME)."""
+    metrics: tuple[str, ...] = ("fd", "kd", "pr")
+    """fd: Fréchet distance. kd: kernel distance. is: Inception score. pr: precision, recall, density, coverage. neighbours: memorisation."""
+    features: str = ""
+    """Feature space. Default: by the kind of data."""
+    n: int = 0
+    """How many samples. Default: 2,048 of a run, all there are of anything else."""
+    reference_samples: int = 10_000
+    """Most samples of the data that are used: a random subset, always the same."""
+    batch_size: int = 64
+    """How many at a time, in each process."""
+    device: str = ""
+    """cpu, cuda or mps; default: the best there is."""
+    json: str = ""
+    """A file for the result as JSON; "-" is standard output."""
+    out: str = ""
+    """A picture of the samples that are nearest to training data, beside these."""
+
+
+@dataclass(frozen=True)
+class RunOptions(SamplingConfig, EvaluateOptions):
+    """What to judge, and by what; the sampler's options are as in ``unstir sample``."""
+
+    seed: int = 0
+    """Sample i depends on (seed, i) alone."""
+    match_conditions: bool = True
+    """Ask for classes and other conditions in the data's own proportions; without it by --labels."""
+
+
+def main(words: list[str]) -> None:
+    """Runs the command."""
+    from unstir.run import Run
+
+    if not words or words[0].startswith("-"):
+        if words and words[0] not in ("-h", "--help"):
+            raise UserError(
+                "name what to judge first: unstir evaluate RUN (or a folder, a .npz file, a built-in data set)"
+            )
+        print(USAGE)
+        return
+    what, *rest = words
+    rest = ["--n" if word == "-n" else word for word in rest]
+    source, split = take(rest, "--data"), take(rest, "--split")
+    run = Run(what) if Run(what).exists() else None
+    options: EvaluateOptions = _run_options(run) if run else EvaluateOptions()
+    options = parse(_with_data(options, source, split), rest, f"unstir evaluate {what}")
+    _check(options, what)
+    evaluate(what, run, options)
+
+
+def _run_options(run: Run) -> RunOptions:
+    _, recipe, _ = run.read_recipe()
+    recommended = {f.name: getattr(recipe.sampling, f.name) for f in dataclasses.fields(SamplingConfig)}
+    return RunOptions(**recommended, data=recipe.data)
+
+
+def _with_data(options: EvaluateOptions, source: str | None, split: str | None) -> EvaluateOptions:
+    data = options.data
+    if source is not None:  # another source need not have the split that the run's has
+        data = dataclasses.replace(data, source=source, split=DataConfig.split)
+    if split is not None:
+        data = dataclasses.replace(data, split=split)
+    return dataclasses.replace(options, data=data)
+
+
+def _check(options: EvaluateOptions, what: str) -> None:
+    """All that can be said before anything is read."""
+    from unstir.evaluation.metrics import metrics
+    from unstir.media.files import check_writable
+
+    metrics(options.metrics)
+    if not options.data.source:
+        raise UserError(
+            f"compare {what} with what? unstir evaluate {what} --data SOURCE (a folder, a file, a built-in name)"
+        )
+    if options.n < 0 or options.batch_size < 1 or options.reference_samples < 4:
+        raise UserError("-n and --batch-size must be positive, --reference-samples at least 4")
+    if options.n == 1:
+        raise UserError("a distribution cannot be judged by 1 sample; give -n 2 or more, best thousands")
+    if isinstance(options, RunOptions) and options.steps < 1:
+        raise UserError(f"the number of steps must be positive, not {options.steps}")
+    for path in (options.json, options.out):
+        if path not in ("", "-"):
+            check_writable(Path(path).parent)
+    if options.out and Path(options.out).suffix.lower() not in PICTURE_FORMATS:
+        raise UserError(f"--out {options.out}: a picture ends in {', '.join(PICTURE_FORMATS)}")
+
+
+PICTURE_FORMATS = {".png": "PNG", ".webp": "WEBP"}
+
+
+def evaluate(what: str, run: Run | None, options: EvaluateOptions) -> None:
+    """Judges, and writes and prints the outcome."""
+    from accelerate import Accelerator
+
+    from unstir.evaluation.embed import Embedder
+    from unstir.evaluation.evaluate import Evaluation
+    from unstir.evaluation.features import feature_space
+    from unstir.evaluation.metrics import metrics
+    from unstir.evaluation.pairs import check_kind
+
+    accelerator = Accelerator(cpu=options.device == "cpu")
+    device = _device(options.device, accelerator)
+    console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False)
+    data = _load(options.data, accelerator, console)
+    cache = options.data.cache_folder()
+    chosen = metrics([*options.metrics, *(["neighbours"] if options.out else [])])
+    if options.out:
+        check_kind(data.spec)
+    source = _source(what, run, options, data, device, accelerator, console)
+    training = _training(run, options, accelerator, console) if "neighbours" in chosen else None
+    with accelerator.main_process_first():  # the first process may have to train or fetch it
+        space = feature_space(options.features or None, data, device, cache)
+    n = options.n or source.count or N
+    judge = Evaluation(chosen, data, cache, training, options.reference_samples)
+    with _progress(console) as progress:
+        report = judge(source, n, Embedder(space, accelerator, options.batch_size, progress))
+    if accelerator.is_main_process:
+        _tell(report, options)
+        _record(run, report)
+        if options.out:
+            _picture(options.out, report, source, judge)
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
+
+
+def _device(name: str, accelerator: Accelerator) -> torch.device:
+    import torch
+
+    from unstir.training.devices import keep_freed_memory
+
+    try:
+        device = torch.device(name) if name else accelerator.device
+    except RuntimeError:
+        raise UserError(f"unknown device '{name}': cpu, cuda or mps") from None
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def _load(config: DataConfig, accelerator: Accelerator, console: Console) -> Dataset:
+    from unstir.data import load
+
+    with accelerator.main_process_first(), decoding_progress(console) as progress:
+        dataset = load(config, progress)
+    for line in dataset.report.problems():
+        console.print(f"data: {line}", markup=False, soft_wrap=True)
+    return dataset
+
+
+def _source(
+    what: str,
+    run: Run | None,
+    options: EvaluateOptions,
+    data: Dataset,
+    device: torch.device,
+    accelerator: Accelerator,
+    console: Console,
+) -> SampleSource:
+    from unstir.evaluation.samples import DataSource, RunSource
+
+    if run is None:
+        # Read like the data they are compared with, but never resized to it.
+        config = dataclasses.replace(options.data, source=what, split=DataConfig.split, size=None, labels=False)
+        return DataSource(_load(config, accelerator, console))
+    assert isinstance(options, RunOptions)
+    _, recipe, _ = run.read_recipe()
+    own = options.data.source == recipe.data.source
+    like = data if own and options.match_conditions else None
+    return RunSource(str(run.folder), run.model(device), options, options.seed, like)
+
+
+def _training(run: Run | None, options: EvaluateOptions, accelerator: Accelerator, console: Console) -> Dataset | None:
+    """The run's training data, where samples are compared with other data."""
+    if run is None:
+        return None
+    _, recipe, _ = run.read_recipe()
+    if (options.data.source, options.data.split) == (recipe.data.source, recipe.data.split):
+        return None
+    return _load(recipe.data, accelerator, console)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Any]:
+    """A bar for each stage, with an estimate of the time left; on no terminal a line every 15 seconds."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    tasks: dict[str, tuple[Any, float]] = {}
+    said = [time.monotonic()]
+
+    def update(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total), now
+        task, begun = tasks[what]
+        bar.update(task, completed=done)
+        if console.is_terminal:
+            bar.start()
+        elif now - said[0] > 15:
+            said[0] = now
+            left = (now - begun) * (total - done) / done
+            console.print(f"{what}: {done:,} of {total:,}, {left:.0f} s left", soft_wrap=True)
+
+    try:
+        yield update
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _tell(report: Report, options: EvaluateOptions) -> None:
+    text = json.dumps(report.to_json(), indent=2)
+    if options.json == "-":
+        print(text)
+        for line in report.warnings():
+            print(f"warning: {line}", file=sys.stderr)
+        return
+    print("\n".join(report.lines()))
+    if options.json:
+        _write(Path(options.json), text + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    from unstir.media.files import replacing
+
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def _record(run: Run | None, report: Report) -> None:
+    """A line in the run folder's evaluation.jsonl."""
+    from unstir.evaluation.record import append
+
+    if run is not None:
+        append(run.folder, report)
+
+
+def _picture(out: str, report: Report, source: SampleSource, judge: Evaluation) -> None:
+    from unstir.evaluation.neighbours import NeighbourValue
+    from unstir.evaluation.pairs import pairs_picture
+    from unstir.media.files import replacing
+
+    found = report.values["neighbours"]
+    assert isinstance(found, NeighbourValue)
+    picture = pairs_picture(source, judge.training or judge.data, found)
+    with replacing(Path(out)) as file:
+        picture.save(file, format=PICTURE_FORMATS[Path(out).suffix.lower()])
+    print(f"nearest training neighbours: {out}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Judging samples: metrics, feature spaces, and the reference they are held against."""

@@ -1,0 +1,43 @@
+"""The table of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from unstir.errors import UserError, did_you_mean
+from unstir.evaluation.frechet import Frechet
+from unstir.evaluation.inception_score import InceptionScore
+from unstir.evaluation.kernel import KernelDistance
+from unstir.evaluation.manifold import PrecisionRecall
+from unstir.evaluation.metric import Metric
+from unstir.evaluation.neighbours import Neighbours
+
+METRICS: dict[str, type[Metric]] = {
+    "fd": Frechet,
+    "kd": KernelDistance,
+    "is": InceptionScore,
+    "pr": PrecisionRecall,
+    "neighbours": Neighbours,
+}
+
+ALSO_CALLED = {"fid": "fd", "kid": "kd"}
+"""The field's names. The names in reports stay those of what was computed: FID and KID only in the real Inception's features."""
+
+
+def metrics(names: Iterable[str]) -> dict[str, Metric]:
+    """Metrics by their names, each once, in the order given.
+
+    Raises:
+        UserError: an unknown name, or one that is not there yet.
+    """
+    chosen: dict[str, Metric] = {}
+    for name in names:
+        key = ALSO_CALLED.get(name, name)
+        if key == "nll":
+            raise UserError(
+                "nll, the negative log-likelihood, comes with unstir's likelihood part, which is not there yet"
+            )
+        if key not in METRICS:
+            raise UserError(f"unknown metric '{name}'; {did_you_mean(name, [*METRICS, 'nll'])}")
+        chosen[key] = METRICS[key]()
+    return chosen

@@ -17,6 +17,7 @@ from PIL import Image
 
 import unstir
 from unstir.cli import run
+from unstir.data.builtin import FASHION_FOLDER
 from unstir.errors import UserError
 from unstir.evaluation.frechet import frechet_distance
 from unstir.evaluation.moments import Moments
@@ -121,6 +122,30 @@ def test_pictures_in_a_folder_and_in_a_file_are_one(
     assert "nearest-neighbour distance / real" in capsys.readouterr().out  # every picture is a copy
     same = judged(tmp_path / "p.npz", *words, "--metrics", "neighbours", capsys=capsys)["neighbours"]
     assert (same["value"], same["closer_than_1_percent_of_real"]) == (0, 1)
+
+
+@pytest.mark.skipif(not FASHION_FOLDER.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_a_test_split_is_judged_in_the_space_of_the_training_split(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A classifier that learnt the test labels would be another one."""
+    from unstir.evaluation.features import own
+    from unstir.networks.classifier import ClassifierConfig
+
+    monkeypatch.setattr(own, "SEEN", 6400)
+    monkeypatch.setattr(own, "NETWORK", ClassifierConfig((8, 16, 32)))
+    plain = ["fashion-mnist", "-n", "100", "--reference-samples", "300", "--features", "own", "--metrics", "fd", "is"]
+    run(["evaluate", *plain, "--data", "fashion-mnist", "--split", "test", "--json", "-"])
+    said = capsys.readouterr()
+    assert "training a classifier on 54,000 labelled samples" in said.err
+    by_test = json.loads(said.out)
+    assert by_test["fd"]["reference"] == "fashion-mnist (test)"
+    run(["evaluate", *plain, "--data", "fashion-mnist", "--json", "-"])
+    said = capsys.readouterr()
+    assert "training a classifier" not in said.err
+    by_train = json.loads(said.out)
+    assert by_train["fd"]["features"] == by_test["fd"]["features"]
+    assert by_train["is"]["value"] == by_test["is"]["value"] > 1  # of the samples alone
 
 
 def test_mistakes(points_run: Path, tiny_arrays: dict[str, Path], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_file_and_line_lead_to_the_definition() -> None:
 
 def test_every_source_names_a_year_or_a_derivation() -> None:
     for formula in formulas():
-        assert any(year in formula.source for year in map(str, range(2005, 2027))) or "system" in formula.source
+        assert any(year in formula.source for year in map(str, range(1850, 2027))) or "system" in formula.source
 
 
 def test_search(capsys: pytest.CaptureFixture[str]) -> None:

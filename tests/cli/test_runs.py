@@ -233,25 +233,43 @@ def test_other_data_cannot_be_resumed_by_mistake(tmp_path: Path) -> None:
         run(["train", "--resume", str(tmp_path / "r"), "--training.steps", "10"])
 
 
+def train_in_two_processes(out: Path, *words: str) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "unstir"]
+    command = [*launch, "train", "swiss-roll", "--data", "swiss-roll", "--out", str(out), *SMALL, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "on cpu x 2" in done.stderr + done.stdout  # two that share a batch, not two that each think they are alone
+
+
+def assert_same_weights(ours: Path, theirs: Path) -> None:
+    """Up to float error."""
+    one, two = (safetensors.torch.load_file(folder / "model.safetensors") for folder in (ours, theirs))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     """The same global batch, shared by two processes over gloo, gives the same weights up to float error."""
     plan = ["--training.steps", "20", "--objective.dropout", "0.3"]
     train_points(tmp_path / "one", *plan)
-    words = ["train", "swiss-roll", "--data", "swiss-roll", "--out", str(tmp_path / "two"), *SMALL, *plan]
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "unstir", *words]
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+    train_in_two_processes(tmp_path / "two", *plan)
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
     assert (tmp_path / "two" / "samples").exists()
+
+
+def test_a_sharded_run_is_the_same_and_goes_on_in_one_process(tmp_path: Path) -> None:
+    """Half of the training state on each of two processes; what they write is whole."""
+    plan = ["--training.steps", "20", "--training.checkpoint-every", "10", "--training.sample-every", "10"]
+    train_points(tmp_path / "one", *plan)
+    train_in_two_processes(tmp_path / "two", *plan, "--training.shard")
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+    pictures = [{path.name for path in (tmp_path / name / "samples").iterdir()} for name in ("one", "two")]
+    assert pictures[0] == pictures[1]
+    assert {"step-0000010.png", "step-0000020.png", "trajectory.png"} <= pictures[0]
+    Checkpoints(tmp_path / "two" / "checkpoints", 3).path(20).unlink()
+    with pytest.raises(UserError, match=r"there is one: start it with torchrun .* or give --training\.no-shard"):
+        run(["train", "--resume", str(tmp_path / "two")])
+    run(["train", "--resume", str(tmp_path / "two"), "--training.no-shard"])
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+    assert state_of(tmp_path / "two")["step"] == 20

@@ -63,6 +63,15 @@ def test_fashion_mnist() -> None:
     np.testing.assert_array_equal(data.x[5, ..., 0], np.floor(raw[5].reshape(14, 2, 14, 2).mean((1, 3)) + 0.5))
 
 
+@pytest.mark.skipif(not FASHION_FOLDER.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion_mnist_has_a_test_split() -> None:
+    train, test = (load(DataConfig(source="fashion-mnist", split=split)) for split in ("train", "test"))
+    assert np.bincount(np.asarray(test.conditions["label"])).tolist() == [1000] * 10
+    np.testing.assert_array_equal(test.x[..., 0], read_idx(FASHION_FOLDER / "t10k-images-idx3-ubyte.gz"))
+    assert test.fingerprint != train.fingerprint == load(DataConfig(source="fashion-mnist")).fingerprint
+    assert (test.report.source, train.report.source) == ("fashion-mnist (test)", "fashion-mnist")
+
+
 def test_fashion_mnist_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unstir.data.builtin.FASHION_FOLDER", tmp_path / "nowhere")
     with pytest.raises(UserError, match="apt-get install dataset-fashion-mnist") as error:

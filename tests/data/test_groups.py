@@ -30,7 +30,8 @@ def test_the_groups_are_the_blobs(tmp_path: Path) -> None:
     pairs = set(zip(blob.tolist(), np.asarray(group).tolist(), strict=True))
     assert len(pairs) == 3  # one group for each blob, and no sample astray
     condition = dataset.spec.conditions["group"]
-    assert sorted(condition.frequencies) == [100 / 600, 200 / 600, 300 / 600] and not condition.named
+    assert sorted(condition.frequencies) == [100 / 600, 200 / 600, 300 / 600]
+    assert not condition.named
     again = load(DataConfig(source=source, kind="points", groups=3))
     assert np.array_equal(again.conditions["group"], group)
     assert again.fingerprint == load(DataConfig(source=source, kind="points")).fingerprint  # the data are the same

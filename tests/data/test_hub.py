@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from unstir.data import DataConfig, load
+from unstir.data.hub import _load
 from unstir.errors import UserError
 
 
@@ -18,6 +19,32 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r'pip install "unstir\[hub\]"'):
         load(DataConfig(source="hf:someone/something"))
+
+
+class FakeHub:
+    """As much of the library as chooses a split."""
+
+    def __init__(self, *splits: str) -> None:
+        self.splits = {split: f"the table of {split}" for split in splits}
+
+    def load_dataset(self, path: str) -> dict[str, str]:
+        return self.splits
+
+
+def test_which_split() -> None:
+    both = FakeHub("train", "test")
+    for name, split, expected in (
+        ("x", "train", "train"),
+        ("x", "test", "test"),
+        ("x:test", "train", "test"),
+        ("x:test", "test", "test"),
+    ):
+        assert _load(both, name, split) == f"the table of {expected}"
+    assert _load(FakeHub("validation", "test"), "x", "train") == "the table of validation"  # nobody asked for train
+    with pytest.raises(UserError, match=r"hf:x has no split 'dev' \(splits: train, test\)"):
+        _load(both, "x", "dev")
+    with pytest.raises(UserError, match=r"names the split 'train', and --data.split another, 'test'"):
+        _load(both, "x:train", "test")
 
 
 @pytest.fixture

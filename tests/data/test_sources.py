@@ -45,3 +45,26 @@ def test_a_built_in_name_wins_and_a_path_does_not_hide(tmp_path: Path, monkeypat
     np.save(tmp_path / "a.npy", np.arange(6.0).reshape(3, 2))
     (tmp_path / "a.npy").rename(tmp_path / "a.NPY")
     assert len(load(DataConfig(source="~/a.NPY"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("emoji", "emoji has no splits, so no 'test' either; give data that was kept apart as a source of its own"),
+        ("data.npy", "data.npy has no splits"),
+        ("folder", "folder has no splits"),
+        ("shard-0.tar", "shard-0.tar has no splits"),
+        ("fashion-mnst", "did you mean fashion-mnist"),
+    ],
+)
+def test_what_has_no_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    np.save(tmp_path / "data.npy", np.zeros((3, 2)))
+    with pytest.raises(UserError, match=message):
+        load(DataConfig(source=source, split="test"))
+
+
+def test_an_unknown_split_names_those_that_are_there() -> None:
+    with pytest.raises(UserError, match=r"fashion-mnist has no split 'dev' \(splits: train, test\)"):
+        load(DataConfig(source="fashion-mnist", split="dev"))

@@ -107,7 +107,8 @@ def main(words: list[str]) -> None:
 def _run_options(run: Run) -> RunOptions:
     _, recipe, _ = run.read_recipe()
     recommended = {f.name: getattr(recipe.sampling, f.name) for f in dataclasses.fields(SamplingConfig)}
-    return RunOptions(**recommended, data=recipe.data)
+    # Groups are the model's own affair: found anew in other data, their numbers would mean something else.
+    return RunOptions(**recommended, data=dataclasses.replace(recipe.data, groups=0))
 
 
 def _with_data(options: EvaluateOptions, source: str | None, split: str | None) -> EvaluateOptions:
@@ -147,15 +148,14 @@ PICTURE_FORMATS = {".png": "PNG", ".webp": "WEBP"}
 
 def evaluate(what: str, run: Run | None, options: EvaluateOptions) -> None:
     """Judges, and writes and prints the outcome."""
-    from accelerate import Accelerator
-
     from unstir.evaluation.embed import Embedder
     from unstir.evaluation.evaluate import Evaluation
     from unstir.evaluation.features import feature_space
     from unstir.evaluation.metrics import metrics
     from unstir.evaluation.pairs import check_kind
+    from unstir.training.devices import engine
 
-    accelerator = Accelerator(cpu=options.device == "cpu")
+    accelerator = engine(options.device)
     device = _device(options.device, accelerator)
     console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False)
     data = _load(options.data, accelerator, console)
@@ -165,8 +165,9 @@ def evaluate(what: str, run: Run | None, options: EvaluateOptions) -> None:
         check_kind(data.spec)
     source = _source(what, run, options, data, device, accelerator, console)
     training = _training(run, options, accelerator, console) if "neighbours" in chosen else None
+    basis = _basis(options.data, data, accelerator, console)
     with accelerator.main_process_first():  # the first process may have to train or fetch it
-        space = feature_space(options.features or None, data, device, cache)
+        space = feature_space(options.features or None, basis, device, cache)
     n = options.n or source.count or N
     judge = Evaluation(chosen, data, cache, training, options.reference_samples)
     with _progress(console) as progress:
@@ -202,6 +203,14 @@ def _load(config: DataConfig, accelerator: Accelerator, console: Console) -> Dat
     for line in dataset.report.problems():
         console.print(f"data: {line}", markup=False, soft_wrap=True)
     return dataset
+
+
+def _basis(config: DataConfig, data: Dataset, accelerator: Accelerator, console: Console) -> Dataset:
+    """What the feature space is made from: the training split, so that distances to any split are measured in one space (and no
+    classifier is trained on test labels)."""
+    if config.split == DataConfig.split:
+        return data
+    return _load(dataclasses.replace(config, split=DataConfig.split), accelerator, console)
 
 
 def _source(

@@ -134,13 +134,12 @@ def _stop_politely(session: Any) -> None:
 
 
 def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
-    from accelerate import Accelerator
-
     from unstir.data import load
     from unstir.figures import write_figure
+    from unstir.training.devices import engine
     from unstir.training.session import Session
 
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = engine()
     console = Console(quiet=not accelerator.is_main_process, highlight=False)
     # The first process decodes and caches the pictures, the others find it done.
     with accelerator.main_process_first(), decoding_progress(console) as progress:
@@ -172,8 +171,8 @@ def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with console.status("drawing samples"):
-        picture = session.write_samples()
-        figure = write_figure(session.model(), session.dataset, run.samples) if session.main else None
+        picture, model = session.write_samples(), session.model()
+        figure = write_figure(model, session.dataset, run.samples) if session.main else None
     _say_end(console, session, run, [path for path in (picture, figure) if path])
     if accelerator.num_processes > 1:
         accelerator.end_training()

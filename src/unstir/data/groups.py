@@ -54,9 +54,10 @@ def find_groups(dataset: Dataset, groups: int) -> npt.NDArray[np.int64]:
         torch.manual_seed(0)
         _, _, V = torch.svd_lowrank(x - mean, q=min(COMPONENTS, *x.shape))  # (D, components)
     centres = _centres((x - mean) @ V, groups, generator)
+    at_once = max(1, LEARNT_FROM[1] // 8 // dataset.spec.dimensions)
     parts = [
         torch.cdist((dataset.batch(rows)[0].flatten(1) - mean) @ V, centres).argmin(1)
-        for rows in torch.arange(len(dataset)).split(max(1, LEARNT_FROM[1] // 8 // dataset.spec.dimensions))
+        for rows in np.array_split(np.arange(len(dataset)), -(-len(dataset) // at_once))
     ]
     return torch.cat(parts).numpy()
 

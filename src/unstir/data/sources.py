@@ -44,13 +44,14 @@ def _read(config: DataConfig, progress: Progress | None) -> Contents:
         raise UserError(
             f"say where the data is: --data FOLDER, FILE.npy, FILE.csv or a built-in name ({', '.join(BUILTIN)})"
         )
-    if not source.startswith("hf:"):  # the hub's data sets are asked themselves
-        _check_split(source, config.split)
     if source in BUILTIN:
+        _check_split(source, config.split)
         return BUILTIN[source](config)
     if source.startswith("hf:"):
         return read_hub(source.removeprefix("hf:"), config, progress)
     path = Path(source).expanduser()
+    if path.exists() or ".tar" in path.suffixes:  # what is not there is told first
+        _check_split(source, config.split)
     if path.is_dir():
         return read_folder(path, config, progress)
     if path.suffix == ".tar" or ".tar" in path.suffixes:

@@ -40,7 +40,8 @@ class DuringTraining:
         self.dataset = dataset
         self.samples = samples
         self.seed = seed
-        space = feature_space(None, dataset, accelerator.device, cache)
+        with accelerator.main_process_first():  # a space that must be trained first is trained once
+            space = feature_space(None, dataset, accelerator.device, cache)
         self._embedder = Embedder(space, accelerator)
         # Distances of different lengths of training are compared with each other, so the reference is the same for all.
         self._distance = frechet_to(subset(dataset, self._embedder, cache).moments)

@@ -55,7 +55,10 @@ class InceptionScore(Metric):
                 f"the Inception score needs at least {2 * self.splits} samples, and there are {samples.count}"
             )
         mean, std = inception_score(samples.probabilities, self.splits)
-        return Value(mean, std / math.sqrt(self.splits), {"std": std, "splits": self.splits})
+        parts = -(
+            -samples.count // -(-samples.count // self.splits)
+        )  # equal but for the last, so perhaps fewer than asked for
+        return Value(mean, std / math.sqrt(parts), {"std": std, "splits": parts})
 
     def rows(self, value: Value) -> list[Row]:
         return [Row("IS", value.value, value.error)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -18,6 +19,16 @@ def best_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def engine(device: str = "") -> Any:
+    """accelerate's Accelerator: one process or as many as were launched, on the device of that name or the best there is.
+
+    Where the device is the CPU it must be told so, or processes that ``torchrun`` has launched train each on its own.
+    """
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=(device or best_device().type) == "cpu", mixed_precision="no")
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def log_power(x: Tensor) -> Tensor:
     """
     power = torch.fft.rfft(x).abs().square() / x.shape[-1]  # (B, C, L // 2 + 1)
     edges = band_edges(x.shape[-1])
-    bands = [power[..., low:high].mean(-1) for low, high in zip(edges[:-1], edges[1:])]  # (B, C) each
+    bands = [power[..., low:high].mean(-1) for low, high in itertools.pairwise(edges)]  # (B, C) each
     return (torch.stack(bands, -1) + SILENCE).log() if bands else power[..., :0]
 
 
@@ -118,9 +119,9 @@ class Pixels(FeatureSpace):
 
     def __call__(self, x: Array) -> Features:
         values = as_tensor(x, self.spec)  # (B, C, [D,] H, W)
-        cells = [min(GRID[self.spec.kind], size) for size in values.shape[2:]]
+        cells = tuple(min(GRID[self.spec.kind], size) for size in values.shape[2:])
         pool = F.adaptive_avg_pool2d if len(cells) == 2 else F.adaptive_avg_pool3d
-        return Features(pool(values, cells).flatten(1))  # (B, C cells)
+        return Features(pool(values, cells).flatten(1))  # type: ignore[arg-type]  # (B, C cells)
 
 
 def coordinates(dataset: Dataset, device: torch.device, cache: Path) -> FeatureSpace:

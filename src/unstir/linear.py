@@ -80,7 +80,7 @@ class LinearDenoiser(Denoiser):
         Equation:
             spread² = tr(C S^-1) / D
         Source:
-            the posterior covariance of a Gaussian, sigma² C S^-1
+            Rasmussen & Williams 2006, eq. A.6 (one part of a Gaussian given the other): the posterior covariance is sigma² C S^-1
         """
         a, s = alpha.reshape(-1, 1).square(), sigma.reshape(-1, 1).square()
         variances, rest = self.variances.to(alpha.dtype), self.rest.to(alpha.dtype)

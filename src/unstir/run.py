@@ -20,7 +20,6 @@ import tomli_w
 import torch
 
 from unstir.data import DataSpec
-from unstir.denoiser import NetDenoiser
 from unstir.errors import UserError, did_you_mean
 from unstir.model import Model
 from unstir.recipes import RECIPES, Recipe
@@ -133,9 +132,9 @@ class Run:
 
     # ---- the weights -------------------------------------------------------------------------------------------------
 
-    def write_weights(self, denoiser: NetDenoiser) -> None:
-        """Writes model.safetensors."""
-        tensors = {name: value.detach().cpu().contiguous() for name, value in denoiser.state_dict().items()}
+    def write_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Writes model.safetensors, from a NetDenoiser's state dict."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
         data = safetensors.torch.save(tensors, metadata={"format": "pt"})
         write_atomically(self.weights_file, lambda file: file.write(data))
 

@@ -40,7 +40,9 @@ def test_which_split() -> None:
         ("x:test", "test", "test"),
     ):
         assert _load(both, name, split) == f"the table of {expected}"
-    assert _load(FakeHub("validation", "test"), "x", "train") == "the table of validation"  # nobody asked for train
+    no_train = FakeHub("validation", "test")
+    assert _load(no_train, "x", "train") == "the table of validation"  # nobody asked for train
+    assert _load(no_train, "x", "test") == "the table of test"
     with pytest.raises(UserError, match=r"hf:x has no split 'dev' \(splits: train, test\)"):
         _load(both, "x", "dev")
     with pytest.raises(UserError, match=r"names the split 'train', and --data.split another, 'test'"):

@@ -160,6 +160,8 @@ class TrainingConfig:
     """Of the network's arithmetic; auto is bf16 where the hardware has it. Weights and everything else are fp32."""
     compile: bool = False
     """Compile the network with torch.compile: a minute's wait, then faster steps."""
+    shard: bool = False
+    """Spread weights, gradients, averages and the optimiser's memory over the processes (FSDP), to train larger networks."""
     seed: int = 0
     """Of everything random: weights, data order, noise."""
     log_every: int = 20

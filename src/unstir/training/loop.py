@@ -22,6 +22,7 @@ from unstir.sampling import SampleNoise, mix_seed
 from unstir.training.config import TrainingConfig
 from unstir.training.ema import AveragedModel
 from unstir.training.guard import diagnose
+from unstir.training.layout import Layout, Replicated
 
 DrawBatch = Callable[[int, list[int], SampleNoise], Batch]
 """(step, positions in the global batch, rng) -> the samples at those positions."""
@@ -39,33 +40,53 @@ class _LossModule(nn.Module):
         return self.objective(self.module, batch, rng)
 
 
-class TrainingState:
-    """All that changes during training: weights, their average, the optimiser's memory, how far it got."""
+def _arranged(value: Any, like: Tensor) -> Any:
+    """What an optimiser remembers of a parameter, in that parameter's order of memory (channels-last, say): fused optimisers
+    take the two for the same without a look."""
+    same = isinstance(value, Tensor) and value.shape == like.shape
+    return torch.empty_like(like).copy_(value) if same else value
 
-    def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
+
+class TrainingState:
+    """All that changes during training: weights, their average, the optimiser's memory, how far it got.
+
+    Args:
+        layout: what of it each process holds; by default everything.
+    """
+
+    def __init__(self, module: nn.Module, config: TrainingConfig, layout: Layout | None = None) -> None:
+        self.layout = layout or Replicated()
         self.module = module
         self.averaged = AveragedModel(module, config.average)
+        self.layout.place(module, self.averaged)
         self.optimizer = config.optimizer.build(module, config.learning_rate)
         self.step = 0
         self.seconds = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only."""
-        return {
-            "module": self.module.state_dict(),
-            "averaged": self.averaged.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
+        """Tensors and plain values only. For the main process to write, but to be called on all: they may share the tensors."""
+        return self.layout.gather(
+            {
+                "module": self.module.state_dict(),
+                "averaged": self.averaged.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+            }
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of ``state_dict``."""
-        self.module.load_state_dict(state["module"])
-        self.averaged.module.load_state_dict(state["averaged"])
+        for name, module in (("module", self.module), ("averaged", self.averaged.module)):
+            module.load_state_dict(self.layout.scatter(state[name], module.state_dict()))
         # The optimiser's memory comes back, its settings stay those of the recipe, which may have been changed on purpose.
         settings = [{k: v for k, v in g.items() if k not in ("params", "time")} for g in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
+        parameters = dict(enumerate(p for group in self.optimizer.param_groups for p in group["params"]))
+        memory = {}
+        for number, tensors in state["optimizer"]["state"].items():
+            scattered = self.layout.scatter(tensors, dict.fromkeys(tensors, parameters[number]))
+            memory[number] = {name: _arranged(value, parameters[number]) for name, value in scattered.items()}
+        self.optimizer.load_state_dict({**state["optimizer"], "state": memory})
         for group, kept in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(kept)
         self.step, self.seconds = state["step"], state["seconds"]
@@ -120,7 +141,7 @@ class Loop:
                 f"training.batch_size {self.config.batch_size} cannot be shared out over {self.accelerator.num_processes} "
                 f"processes and {self.config.accumulate} accumulated pieces; make it a multiple of {pieces}"
             )
-        self._wrapped = self.accelerator.prepare(_LossModule(self.objective, self.state.module))
+        self._wrapped = self.state.layout.wrap(_LossModule(self.objective, self.state.module), self.accelerator)
         self.state.averaged.to(self.accelerator.device)
         self._parameters = list(self.state.module.parameters())
 
@@ -151,7 +172,7 @@ class Loop:
         for piece in range(pieces):
             batch, rng = self._piece(piece)
             last = piece == pieces - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self._wrapped):
+            with contextlib.nullcontext() if last else self.state.layout.no_sync(self._wrapped, self.accelerator):
                 loss: Loss = self._wrapped(batch, rng)
                 mean = loss.total.mean() / pieces
                 self.accelerator.backward(mean)
@@ -163,10 +184,11 @@ class Loop:
     def _diagnose(self) -> UserError:
         """What is wrong with this step, from the first piece of the batch in which it shows."""
         error: UserError | None = None
+        module = self.state.layout.whole(self.state.module)  # each process looks on its own
         self._seed()
         for piece in range(self.config.accumulate):
             batch, rng = self._piece(piece)
-            error, found = diagnose(self.state.module, self.objective, batch, rng, self.state.step + 1)
+            error, found = diagnose(module, self.objective, batch, rng, self.state.step + 1)
             if found:
                 return error
         assert error is not None
@@ -184,7 +206,7 @@ class Loop:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         state.optimizer.zero_grad(set_to_none=True)
         loss, parts = self._backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, config.gradient_clip or float("inf"))
+        norm = state.layout.clip(self._parameters, config.gradient_clip or float("inf"))
         # All processes hold the same gradient, so all stop together (the loss is each one's own). On a GPU this waits for the
         # step: a run that goes on with broken weights costs a night.
         if not bool(torch.isfinite(norm + loss if self.accelerator.num_processes == 1 else norm)):

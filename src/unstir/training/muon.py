@@ -38,6 +38,15 @@ def orthogonalize(gradient: Tensor, steps: int, dtype: torch.dtype | None = None
     return X.mT if tall else X
 
 
+def _all_rows(matrices: Any) -> Tensor:
+    """Sharded matrices, of which each process has some rows, with all rows on every process; others as they are."""
+    if not hasattr(matrices, "redistribute"):  # slow to import, and not everyone's, so only where there are shards
+        return matrices  # type: ignore[no-any-return]
+    from torch.distributed.tensor import Replicate
+
+    return matrices.redistribute(placements=[Replicate()])  # type: ignore[no-any-return]
+
+
 class Muon(torch.optim.Optimizer):
     """Muon for the matrices inside a network, Adam for everything else.
 
@@ -101,6 +110,7 @@ class Muon(torch.optim.Optimizer):
             same.setdefault(p.shape, []).append(i)
         for shape, members in same.items():
             matrices = torch.stack([ahead[i].flatten(1) for i in members])
+            matrices = _all_rows(matrices)
             length = 0.2 * max(matrices.shape[1:]) ** 0.5
             steps = orthogonalize(matrices, group["steps"], self.dtype).reshape(-1, *shape)
             torch._foreach_add_([parameters[i] for i in members], list(steps), alpha=-group["lr"] * length)

@@ -23,6 +23,7 @@ from unstir.run import Run
 from unstir.sampling import SampleNoise, end, mix_seed
 from unstir.training.checkpoint import Checkpoints
 from unstir.training.devices import autocast_dtype, keep_freed_memory
+from unstir.training.layout import layout_of
 from unstir.training.loop import Loop, Progress, TrainingState
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Session:
         accelerator: one process or many.
 
     Raises:
-        UserError: data of the wrong kind, or a checkpoint that cannot be read.
+        UserError: data of the wrong kind, a checkpoint that cannot be read, or shards of one process.
     """
 
     def __init__(self, run: Run, name: str, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> None:
@@ -97,6 +98,7 @@ class Session:
         self.accelerator = accelerator
         self.warnings: list[str] = []
         config = recipe.training
+        layout = layout_of(config.shard, accelerator)
         if accelerator.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(mix_seed(config.seed) >> 1)
@@ -105,7 +107,7 @@ class Session:
         self.denoiser.autocast = autocast_dtype(config.precision, accelerator.device)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # BatchNorm over the whole batch
             self.denoiser.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.denoiser.network)  # type: ignore[no-untyped-call]
-        self.state = TrainingState(self.denoiser.to(accelerator.device), config)
+        self.state = TrainingState(self.denoiser, config, layout)
         self.saved_step = -1
         self.stopping = False
         self._checkpoints = Checkpoints(run.checkpoints, config.keep)
@@ -256,17 +258,16 @@ class Session:
         """
         if self.saved_step == self.state.step:
             return
+        state = self.state.state_dict()
         if self.main:
-            self._checkpoints.save(self.state.step, self.state.state_dict())
-            module = self.state.averaged.module
-            assert isinstance(module, NetDenoiser)
-            self.run.write_weights(module)
+            self._checkpoints.save(self.state.step, state)
+            self.run.write_weights(state["averaged"])
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
 
     def model(self) -> Model:
-        """The model as it is now, with its averaged weights."""
-        module = self.state.averaged.module
+        """The model as it is now, with its averaged weights. To be called on all processes, which may share the weights."""
+        module = self.state.layout.whole(self.state.averaged.module)
         assert isinstance(module, NetDenoiser)
         module.autocast = self.denoiser.autocast
         return Model(module, self.dataset.spec, self.recipe)

@@ -84,9 +84,9 @@ class Measured:
         return statistics.median(self.values(key))
 
     def spread(self, key: str) -> float:
-        """(largest - smallest) / median over the rounds."""
+        """(largest - smallest) / median over the rounds; the median may be 0 of so little work that its memory had been there."""
         values = self.values(key)
-        return (max(values) - min(values)) / statistics.median(values)
+        return (max(values) - min(values)) / (statistics.median(values) or 1.0)
 
     @property
     def name(self) -> str:

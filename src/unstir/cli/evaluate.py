@@ -153,7 +153,7 @@ def evaluate(what: str, run: Run | None, options: EvaluateOptions) -> None:
     from unstir.evaluation.features import feature_space
     from unstir.evaluation.metrics import metrics
     from unstir.evaluation.pairs import check_kind
-    from unstir.training.devices import engine
+    from unstir.training.devices import disband, engine
 
     accelerator = engine(options.device)
     device = _device(options.device, accelerator)
@@ -177,8 +177,7 @@ def evaluate(what: str, run: Run | None, options: EvaluateOptions) -> None:
         _record(run, report)
         if options.out:
             _picture(options.out, report, source, judge)
-    if accelerator.num_processes > 1:
-        accelerator.end_training()
+    disband(accelerator)
 
 
 def _device(name: str, accelerator: Accelerator) -> torch.device:

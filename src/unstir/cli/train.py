@@ -134,12 +134,21 @@ def _stop_politely(session: Any) -> None:
 
 
 def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
-    from unstir.data import load
-    from unstir.figures import write_figure
-    from unstir.training.devices import engine
-    from unstir.training.session import Session
+    from unstir.training.devices import disband, engine
 
     accelerator = engine()
+    status = _train_with(accelerator, run, name, recipe, resume=resume)
+    disband(accelerator, status)
+    if status:
+        sys.exit(status)
+
+
+def _train_with(accelerator: Any, run: Any, name: str, recipe: Any, *, resume: bool) -> int:
+    """The exit status: 0 at the end, or 130 if it was stopped."""
+    from unstir.data import load
+    from unstir.figures import write_figure
+    from unstir.training.session import Session
+
     console = Console(quiet=not accelerator.is_main_process, highlight=False)
     # The first process decodes and caches the pictures, the others find it done.
     with accelerator.main_process_first(), decoding_progress(console) as progress:
@@ -167,15 +176,14 @@ def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
             f"Stopped at step {session.state.step:,}, and saved. Go on:  unstir train --resume {run.folder}",
             soft_wrap=True,
         )
-        sys.exit(130)
+        return 130
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with console.status("drawing samples"):
         picture, model = session.write_samples(), session.model()
         figure = write_figure(model, session.dataset, run.samples) if session.main else None
     _say_end(console, session, run, [path for path in (picture, figure) if path])
-    if accelerator.num_processes > 1:
-        accelerator.end_training()
+    return 0
 
 
 def _check_same_data(run: Any, dataset: Any) -> None:

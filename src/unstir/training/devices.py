@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +31,23 @@ def engine(device: str = "") -> Any:
     from accelerate import Accelerator
 
     return Accelerator(cpu=(device or best_device().type) == "cpu", mixed_precision="no")
+
+
+def disband(accelerator: Any, status: int = 0) -> None:
+    """Ends a process that was launched together with others, once all have got here; a process on its own just goes on.
+
+    The interpreter is not taken down: DistributedDataParallel keeps its process group for ever, so that the group's threads
+    outlive the interpreter, and now and then one of them touches what is gone and aborts the process after all its work
+    (https://github.com/pytorch/pytorch/pull/179291).
+    """
+    if accelerator.num_processes == 1:
+        return
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

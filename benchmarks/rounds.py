@@ -7,6 +7,7 @@ A worker is this same script called with ``--worker JOB``; it gets ready, and th
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -61,7 +62,8 @@ class Worker:
 def worker(script: str, job: Job) -> Iterator[Worker]:
     """Starts a worker; ends it with the block."""
     command = [sys.executable, script, "--worker", json.dumps(job)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    quiet = {**os.environ, "TQDM_DISABLE": "1"}  # a peer's sampler draws a progress bar for every batch; read at tqdm's import
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=quiet) as process:
         try:
             yield Worker(job, process)
         finally:

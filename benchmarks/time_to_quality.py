@@ -248,8 +248,8 @@ def show(rows: list[tuple[Result, bool]], judge: Judge, options: argparse.Namesp
     for name, found in groups.items():
         values = [[row["distance"].get(reference, float("nan")) for row in found] for reference in references]
         speed = statistics.median(row["pictures_per_second"] for row in found)
-        seeds = ", ".join(f"{value:.1f}" for value in values[0])
-        medians = [f"{statistics.median(of_reference):.1f}" for of_reference in values]
+        seeds = ", ".join(f"{value:.3g}" for value in values[0])
+        medians = [f"{statistics.median(of_reference):.3g}" for of_reference in values]
         lines.append([name, *medians, seeds, f"{speed:.0f}"])
         bars.append(Bar(name, statistics.median(values[0]), min(values[0]), max(values[0]), found[0]["contender"]))
     floor = judge.floor(options.n)

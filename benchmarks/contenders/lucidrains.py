@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor, nn
 
 from contenders import stubs
 from contenders.contender import Peer, Tuning
 
-os.environ["TQDM_DISABLE"] = "1"  # its sampler draws a progress bar for every batch
 stubs.install()
 
 from denoising_diffusion_pytorch import GaussianDiffusion, Unet  # noqa: E402

@@ -198,13 +198,17 @@ def test_spaces_are_told_apart(weights: Path, data: Dataset, tmp_path: Path, mon
     assert spaces[0].fingerprint == spaces[2].fingerprint != spaces[1].fingerprint
 
 
-def test_only_the_published_weights_give_a_fid(
+INCEPTIONS = ("inception-v3", "inception-v3-pytorch", "inception-v3-clean")
+
+
+def test_only_the_published_weights_and_resizing_give_a_fid(
     weights: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(weights))
     assert feature_space("inception-v3", data, CPU, tmp_path).frechet_name == "FD"
     monkeypatch.setattr(module, "SHA256", hashlib.sha256(weights.read_bytes()).hexdigest()[:8])
-    assert feature_space("inception-v3", data, CPU, tmp_path).frechet_name == "FID"
+    names = {name: feature_space(name, data, CPU, tmp_path).frechet_name for name in INCEPTIONS}
+    assert names == {"inception-v3": "FID", "inception-v3-pytorch": "FD", "inception-v3-clean": "FD"}
 
 
 def test_weights_are_fetched_once_and_checked(

@@ -23,7 +23,7 @@ VERSION = 1  # of the preprocessing below: another number makes cached features 
 VARIABLE = "UNSTIR_INCEPTION_WEIGHTS"
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d"
-"""How the published file's checksum begins. Distances are called FID only where the weights are these."""
+"""How the published file's checksum begins. Distances are called FID only where the weights are these, and the resizing TensorFlow's."""
 SIDE = (299, 299)
 
 
@@ -297,6 +297,6 @@ def inception(dataset: Dataset, device: torch.device, cache: Path, resizing: str
     network = load_into(InceptionV3, file, NAME)
     assert isinstance(network, InceptionV3)
     network.fold()
-    published = sha256(file).startswith(SHA256)
+    real = resizing == "tensorflow" and sha256(file).startswith(SHA256)
     fingerprint = key_of(NAME, VERSION, digest(file), resizing)
-    return PretrainedSpace(name, fingerprint, network, RESIZING[resizing], device, "FID" if published else "FD")
+    return PretrainedSpace(name, fingerprint, network, RESIZING[resizing], device, "FID" if real else "FD")

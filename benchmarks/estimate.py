@@ -107,6 +107,7 @@ def _kept(denoiser: NetDenoiser, spec: DataSpec, batch: int) -> tuple[int, int]:
 def count(recipe: Recipe, spec: DataSpec) -> Counted:
     """Counts a recipe's denoiser on the CPU, as it is before training; under bf16, as GPUs run it."""
     denoiser = recipe.denoiser.build(recipe.network, recipe.process, spec)
+    assert isinstance(denoiser, NetDenoiser)
     denoiser.autocast = torch.bfloat16
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
         denoiser(torch.zeros(1, *spec.shape), torch.ones(1, dtype=torch.float64))

@@ -62,7 +62,10 @@ class Worker:
 def worker(script: str, job: Job) -> Iterator[Worker]:
     """Starts a worker; ends it with the block."""
     command = [sys.executable, script, "--worker", json.dumps(job)]
-    quiet = {**os.environ, "TQDM_DISABLE": "1"}  # a peer's sampler draws a progress bar for every batch; read at tqdm's import
+    quiet = {
+        **os.environ,
+        "TQDM_DISABLE": "1",
+    }  # a peer's sampler draws a progress bar for every batch; read at tqdm's import
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=quiet) as process:
         try:
             yield Worker(job, process)

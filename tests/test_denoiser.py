@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from unstir.denoiser import ChangeProcess, GaussianDenoiser, MixtureDenoiser, NetDenoiser
+from unstir.denoiser import C_NOISE_LIMIT, ChangeProcess, GaussianDenoiser, MixtureDenoiser, NetDenoiser
 from unstir.process import Process
 from unstir.processes import EDM, PROCESSES, VP, LinearVP, RectifiedFlow
 
@@ -75,8 +75,8 @@ def test_variance_preserving_input_is_not_scaled() -> None:
 def test_c_noise_is_finite_at_both_ends(process: str) -> None:
     denoiser = NetDenoiser(Echo(torch.zeros_like), PROCESSES[process]())
     ends = denoiser.c_noise(f64(0, denoiser.process.t_max))
-    assert float(ends[0]) == -NetDenoiser.C_NOISE_LIMIT
-    assert -NetDenoiser.C_NOISE_LIMIT < float(ends[1]) <= NetDenoiser.C_NOISE_LIMIT
+    assert float(ends[0]) == -C_NOISE_LIMIT
+    assert -C_NOISE_LIMIT < float(ends[1]) <= C_NOISE_LIMIT
 
 
 def test_learned_variance_is_split_off() -> None:

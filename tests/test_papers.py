@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,47 @@ from torch import Tensor, nn
 
 import unstir.papers
 from unstir.denoiser import NetDenoiser
-from unstir.objectives import Batch, DenoisingObjective
-from unstir.papers import ddim, ddpm, dpm_solver_pp, edm
-from unstir.processes import EDM, VP, CosineVP, DiscreteVP, LinearVP, RectifiedFlow
-from unstir.samplers import DDIM, DDPM, DPMpp2M, Heun
+from unstir.guidance import ClassifierFreeGuidance, ClassifierGuidance, ClipX0, DynamicThreshold
+from unstir.likelihood import Chain, DiscretizedDecoder, chain_times, variational_bound
+from unstir.objectives import Batch, DenoisingObjective, HybridObjective
+from unstir.papers import (
+    cfg,
+    ddim,
+    ddpm,
+    ddpm_bound,
+    deis,
+    dpm_solver,
+    dpm_solver_pp,
+    dpm_solver_sde,
+    edm,
+    guided_diffusion,
+    iddpm,
+    imagen,
+    ncsn,
+    repaint,
+    score_sde,
+    sdedit,
+    unipc,
+)
+from unstir.processes import EDM, VP, CosineVP, DiscreteVP, GeometricLadder, LinearVP, RectifiedFlow
+from unstir.samplers import (
+    DDIM,
+    DDPM,
+    DEIS,
+    AnnealedLangevin,
+    DPMpp2M,
+    DPMpp2MSDE,
+    DPMpp2S,
+    DPMSolver2,
+    DPMSolver3,
+    Heun,
+    PredictorCorrector,
+    UniPC,
+)
 from unstir.samplers.grids import Karras, Leading, Uniform
-from unstir.sampling import SampleNoise, sample
+from unstir.samplers.repaint import RePaint
+from unstir.samplers.replacement import Known, Replacement
+from unstir.sampling import SampleNoise, sample, trajectory
 
 SHAPE = (2, 5)
 INDICES = [3, 4, 11]
@@ -156,6 +192,475 @@ def test_dpm_solver_pp_algorithm_2(process: VP | RectifiedFlow | LinearVP, last:
         return (x - sigma[i] * eps) / alpha[i]
 
     close(ours, dpm_solver_pp.algorithm_2(x_theta, x_T, alpha, sigma))
+
+
+# ---- fast solvers: VP and rectified flow, whose t_lambda the papers have in closed form -----------------------------------------
+
+
+def t_lambda(process: VP | RectifiedFlow, lambda_: Tensor) -> Tensor:
+    """The time at which log(alpha / sigma) is lambda (DPM-Solver, appendix, for VP's linear beta)."""
+    if isinstance(process, RectifiedFlow):
+        return torch.sigmoid(-lambda_)
+    b_0, b_1 = process.beta_min, process.beta_max
+    return ((b_0**2 + 2 * (b_1 - b_0) * torch.log1p(torch.exp(-2 * lambda_))).sqrt() - b_0) / (b_1 - b_0)
+
+
+def theta(net: Net, process: VP | RectifiedFlow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """eps_theta and x_theta of a network that predicts eps, written out."""
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    eps: Tensor = net(x / alpha.hypot(sigma), ((sigma / alpha).log() / 4).clamp(-2.5, 2.5).expand(len(x)))
+    return eps, (x - sigma * eps) / alpha
+
+
+FAST = [VP(), RectifiedFlow()]
+
+
+def fast_times(process: VP | RectifiedFlow, last: float = 0.02) -> Tensor:
+    return process.t_max * torch.linspace(0.97, last, 10, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("process", FAST)
+@pytest.mark.parametrize(
+    ("sampler", "algorithm"), [(DPMSolver2(), dpm_solver.algorithm_1), (DPMSolver3(), dpm_solver.algorithm_2)]
+)
+def test_dpm_solver(sampler: DPMSolver2 | DPMSolver3, algorithm: Any, process: VP | RectifiedFlow) -> None:
+    net, (x_T, rng, _) = Net(), start(6)
+    times = fast_times(process)
+    ours = sample(NetDenoiser(net, process), sampler, times, x_T, rng)
+    eps_theta = lambda x, t: theta(net, process, x, t)[0]  # noqa: E731
+    close(ours, algorithm(eps_theta, x_T, times, process.alpha, process.sigma, lambda l: t_lambda(process, l)))
+
+
+@pytest.mark.parametrize("process", FAST)
+def test_dpm_solver_pp_algorithm_1(process: VP | RectifiedFlow) -> None:
+    net, (x_T, rng, _) = Net(), start(7)
+    times = fast_times(process)
+    ours = sample(NetDenoiser(net, process), DPMpp2S(), times, x_T, rng)
+    lambda_ = process.alpha(times).log() - process.sigma(times).log()
+    s = torch.cat([times[:1], t_lambda(process, (lambda_[1:] + lambda_[:-1]) / 2)])
+    x_theta = lambda x, t: theta(net, process, x, t)[1]  # noqa: E731
+    close(ours, dpm_solver_pp.algorithm_1(x_theta, x_T, times, s, process.alpha, process.sigma))
+
+
+@pytest.mark.parametrize("last", [0.0, 0.02])
+@pytest.mark.parametrize("process", FAST)
+def test_sde_dpm_solver_pp_2m(process: VP | RectifiedFlow, last: float) -> None:
+    net, (x_T, rng, replay) = Net(), start(8)
+    times = fast_times(process, last)
+    ours = sample(NetDenoiser(net, process), DPMpp2MSDE(), times, x_T, rng)
+    z = [torch.empty(0)] + [replay.normal(SHAPE, torch.float64) for _ in times[1:]]
+    x_theta = lambda x, i: theta(net, process, x, times[i])[1]  # noqa: E731
+    close(ours, dpm_solver_sde.sample_2m(x_theta, x_T, z, process.alpha(times), process.sigma(times)))
+
+
+@pytest.mark.parametrize("last", [0.0, 0.02])
+@pytest.mark.parametrize("variant", ["bh1", "bh2"])
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("process", FAST)
+def test_unipc(process: VP | RectifiedFlow, p: Any, variant: Any, last: float) -> None:
+    net, (x_T, rng, _) = Net(), start(9)
+    times = fast_times(process, last)
+    ours = sample(NetDenoiser(net, process), UniPC(p, variant), times, x_T, rng)
+    x_theta = lambda x, i: theta(net, process, x, times[i])[1]  # noqa: E731
+    close(ours, unipc.sample(x_theta, x_T, process.alpha(times), process.sigma(times), p, variant))
+
+
+@pytest.mark.parametrize("r", [0, 1, 2, 3])
+def test_t_ab_deis(r: int) -> None:
+    process = VP()
+    net, (x_T, rng, _) = Net(), start(10)
+    times = fast_times(process)
+    ours = sample(NetDenoiser(net, process), DEIS(r + 1, "time"), times, x_T, rng)  # type: ignore[arg-type]
+    beta = lambda t: process.beta_min + t * (process.beta_max - process.beta_min)  # noqa: E731
+    papers = deis.t_ab_deis(
+        lambda x, t: theta(net, process, x, t)[0],
+        x_T,
+        times,
+        r,
+        Psi=lambda s, tau: process.alpha(s) / process.alpha(tau),
+        weight=lambda tau: beta(tau) / 2 / process.sigma(tau),  # G² = beta
+    )
+    close(ours, papers)
+
+
+@pytest.mark.parametrize("U", [1, 3])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_repaint_algorithm_1(process: DiscreteVP, U: int) -> None:
+    net, (x_T, rng, replay) = Net(), start(21)
+    x_0 = torch.randn(1, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    m = (torch.arange(10).reshape(SHAPE) % 3 == 0).double()
+    sampler = RePaint(Replacement(DDPM(), Known(x_0, lambda x: m * x, lambda x: (1 - m) * x)), resamplings=U)
+    ours = sample(NetDenoiser(net, process), sampler, Uniform().times(process, 30), x_T, rng)
+    noise = lambda: replay.normal(SHAPE, torch.float64)  # noqa: E731
+    close(ours, repaint.algorithm_1(lambda x, n: eps_theta(net, process, x, n), x_T, x_0, m, process.beta, U, noise))
+    assert rng.draws == replay.draws == 1 + 29 * (2 * U + U - 1)
+
+
+def test_sdedit_algorithm_1() -> None:
+    net, (eps, rng, replay) = Net(), start(22)
+    x_g = torch.randn(3, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    process, N, t_0 = EDM(), 9, 0.7
+    sigma = lambda t: 0.02 * (40 / 0.02) ** t  # noqa: E731
+    times = torch.tensor([sigma(t_0 * n / N) for n in range(N, -1, -1)], dtype=torch.float64)
+    start_ = process.add_noise(x_g, times[0], eps)
+    ours = sample(NetDenoiser(net, process, sigma_data=0.5), DDPM("large"), times, start_, rng)
+
+    def s_theta(x: Tensor, t: float) -> Tensor:
+        level = torch.tensor(sigma(t), dtype=torch.float64)
+        return (edm_denoiser(net, 0.5, x, level) - x) / level**2
+
+    z = [eps, *(replay.normal(SHAPE, torch.float64) for _ in range(N))]
+    close(ours, sdedit.algorithm_1(s_theta, x_g, t_0, N, sigma, z))
+    assert rng.draws == replay.draws
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_sdedit_with_a_ddpm(process: DiscreteVP) -> None:
+    net, (e, rng, replay) = Net(), start(23)
+    x_g = torch.randn(3, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    times = torch.arange(17, -1, -1, dtype=torch.float64)
+    ours = sample(NetDenoiser(net, process), DDPM("large"), times, process.add_noise(x_g, times[0], e), rng)
+    z = [torch.empty(0)] * 2 + [replay.normal(SHAPE, torch.float64) for _ in range(16)][::-1]
+    close(ours, sdedit.released_vp(lambda x, n: eps_theta(net, process, x, n), x_g, 17, e, z, process.beta))
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_ddim_encoding(process: DiscreteVP) -> None:
+    net, (x, rng, _) = Net(), start(24)
+    tau = [2, 5, 11, 23, 29]
+    ours = sample(NetDenoiser(net, process), DDIM(), torch.tensor(tau).double(), x, rng)
+    close(ours, ddim.encode(lambda x, n: eps_theta(net, process, x, n), x, tau, process.alpha_bar))
+    assert rng.draws == 1
+
+
+# ---- scores: NCSN's ladder and Score-SDE's predictor-corrector ------------------------------------------------------------------
+
+LADDER = GeometricLadder(levels=6, sigma_min=0.1, sigma_max=3.0)
+
+
+def s_theta(net: Net, x: Tensor, sigma: Tensor) -> Tensor:
+    """The score of a network that predicts eps, for exploding noise, written out (sigma_data = 0.5)."""
+    F: Tensor = net(x / sigma.hypot(torch.tensor(0.5)), (sigma.log() / 4).clamp(-2.5, 2.5).expand(len(x)))
+    return -F / sigma
+
+
+def downwards() -> Tensor:
+    """NCSN's sigma[1] > ... > sigma[L]."""
+    return torch.cat([torch.zeros(1), LADDER.sigma(torch.arange(6, 0, -1, dtype=torch.float64))])
+
+
+def test_ncsn_loss() -> None:
+    net, sigma = Net(), downwards()
+    x = torch.randn(3, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    rng, replay = SampleNoise(31, INDICES), SampleNoise(31, INDICES)
+    loss = DenoisingObjective(stratified=False)(NetDenoiser(net, LADDER, sigma_data=0.5), Batch(x), rng)
+    i = [6 - int(u * 6) for u in replay.uniform()]
+    eps = replay.normal(SHAPE, torch.float64)
+    # Theirs is half of the sum over the entries, ours the mean.
+    close(loss.total * 10 / 2, ncsn.loss(lambda x, n: s_theta(net, x, sigma[n]), x, i, eps, sigma))
+
+
+@pytest.mark.parametrize("denoise", [True, False])
+def test_ncsn_algorithm_1_of_both_papers(denoise: bool) -> None:
+    T, e, sigma = 4, 0.08, downwards()
+    net, (x, rng, replay) = Net(), start(32)
+    times = Uniform().times(LADDER, 6)
+    sampler = AnnealedLangevin(repeats=T, step_size=e, denoise=denoise)
+    ours = sample(NetDenoiser(net, LADDER, sigma_data=0.5), sampler, times, x, rng)
+    z = [[torch.empty(0)] + [replay.normal(SHAPE, torch.float64) for _ in range(T)] for _ in range(6)]
+    z, score, epsilon = [[], *z], lambda x, i: s_theta(net, x, sigma[i]), e * 0.1**2
+    close(ours, ncsn.algorithm_1_v2(score, x, z, sigma, epsilon, T, denoise=denoise))
+    if not denoise:
+        close(ours, ncsn.algorithm_1(score, x, z, sigma, 2 * epsilon, T))
+    assert rng.draws == replay.draws
+
+
+@pytest.mark.parametrize("M", [0, 2])
+def test_score_sde_pc_for_ve(M: int) -> None:
+    net, (x, rng, replay) = Net(), start(33)
+    ours = sample(
+        NetDenoiser(net, LADDER, sigma_data=0.5),
+        PredictorCorrector(corrections=M, snr=0.16),
+        Uniform().times(LADDER, 6),
+        x,
+        rng,
+    )
+    z, z_c = noises(replay, 6, M)
+    sigma = LADDER.sigma(torch.arange(7, dtype=torch.float64))
+    close(ours, score_sde.pc_ve(lambda x, i: s_theta(net, x, sigma[i]), x, z, z_c, sigma, 0.16))
+    assert rng.draws == replay.draws
+
+
+@pytest.mark.parametrize("M", [0, 2])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_score_sde_pc_for_vp(process: DiscreteVP, M: int) -> None:
+    net, (x, rng, replay) = Net(), start(34)
+    T = len(process.beta) - 1
+    sampler = PredictorCorrector(corrections=M, snr=0.16)
+    *_, before, last = trajectory(NetDenoiser(net, process), sampler, Uniform().times(process, T), x, rng)
+    z, z_c = noises(replay, T, M)
+    score = lambda x, i: -eps_theta(net, process, x, i) / (1 - process.alpha_bar[i]).sqrt()  # noqa: E731
+    x_1, x_0 = score_sde.pc_vp(score, x, z, z_c, process.beta, 0.16)
+    close(before.x_s, x_1)
+    # Ours is then the belief (x_1 - sqrt(beta_1) eps) / sqrt(1 - beta_1), which differs by the second order in beta_1.
+    torch.testing.assert_close(last.x_s, x_0, rtol=0, atol=float(process.beta[1]))
+    assert rng.draws == replay.draws
+
+
+def noises(replay: SampleNoise, N: int, M: int) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """The predictor's and the corrector's draws at x_{N-1} .. x_1, in the order in which they are made."""
+    z, z_c = [torch.empty(0)] * N, [[torch.empty(0)]] * N
+    for i in range(N - 1, 0, -1):
+        z[i] = replay.normal(SHAPE, torch.float64)
+        z_c[i] = [replay.normal(SHAPE, torch.float64) for _ in range(M)]
+    return z, z_c
+
+
+# ---- guidance ------------------------------------------------------------------------------------------------------------------
+
+
+def log_p(x: Tensor, alpha_bar: Tensor) -> Tensor:
+    """(B,) some noisy classifier's log probability, with no symmetry in x or in time."""
+    weights = torch.linspace(-1, 1.5, x[0].numel(), dtype=torch.float64)
+    score = (x.flatten(1) * weights).sum(1) * alpha_bar + x.flatten(1)[:, 0].square() / 4
+    return -torch.nn.functional.softplus(-score)
+
+
+def classifier_of(process: DiscreteVP) -> Any:
+    """The classifier as guidance asks it, and its gradient as the paper does."""
+
+    def log_prob(x_t: Tensor, t: Tensor, cond: Any) -> Tensor:
+        return log_p(x_t, process.alpha_bar[int(t)])
+
+    def grad_log_p(x: Tensor, t: int) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(log_p(x, process.alpha_bar[t]).sum(), x)[0]
+
+    return log_prob, grad_log_p
+
+
+class TwoHeads(nn.Module):
+    """A network that learns the variance as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.variance = Net(), Net()
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return torch.cat([self.mean(x, c_noise), torch.tanh(self.variance(x.flip(1), c_noise))], 1)
+
+
+@pytest.mark.parametrize("noise", ["posterior", "large", "learned"])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_guided_diffusion_algorithm_1(process: DiscreteVP, noise: Any) -> None:
+    net, (x_T, rng, replay), s = TwoHeads(), start(6), 2.5
+    T, (log_prob, grad_log_p) = len(process.beta) - 1, classifier_of(process)
+    guided = ClassifierGuidance(NetDenoiser(net, process, learn_variance=True), log_prob, s)
+    ours = sample(guided, DDPM(noise, mean_shift=True), Uniform().times(process, T), x_T, rng)
+    beta, alpha_bar = process.beta, process.alpha_bar
+
+    def heads(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        c_noise = (torch.log((1 - alpha_bar[t]) / alpha_bar[t]) / 8).clamp(-2.5, 2.5)
+        eps, v = net(x, c_noise.expand(len(x))).chunk(2, 1)
+        return eps, (v + 1) / 2
+
+    def mu_theta(x: Tensor, t: int) -> Tensor:
+        return (x - beta[t] / (1 - alpha_bar[t]).sqrt() * heads(x, t)[0]) / (1 - beta[t]).sqrt()
+
+    def Sigma_theta(x: Tensor, t: int) -> Tensor:
+        small, v = (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]) * beta[t], heads(x, t)[1]
+        if t == 1:  # the last step is certain
+            return torch.zeros_like(x)
+        learned = (v * beta[t].log() + (1 - v) * small.log()).exp()
+        return {"posterior": small.expand_as(x), "large": beta[t].expand_as(x), "learned": learned}[noise]
+
+    z = [torch.zeros_like(x_T)] * 2 + [replay.normal(SHAPE, torch.float64) for _ in range(T - 1)][::-1]
+    with torch.no_grad():
+        close(ours, guided_diffusion.algorithm_1(mu_theta, Sigma_theta, grad_log_p, x_T, z, s))
+        through_belief = sample(guided, DDPM(noise), Uniform().times(process, T), x_T, SampleNoise(7, INDICES))
+    assert not torch.allclose(ours, through_belief, atol=1e-3)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_guided_diffusion_algorithm_2(process: DiscreteVP) -> None:
+    net, (x_T, rng, _), s = Net(), start(7), 1.7
+    log_prob, grad_log_p = classifier_of(process)
+    guided = ClassifierGuidance(NetDenoiser(net, process), log_prob, s)
+    ours = sample(guided, DDIM(), Uniform().times(process, len(process.beta) - 1), x_T, rng)
+    with torch.no_grad():
+        theirs = guided_diffusion.algorithm_2(
+            lambda x, t: eps_theta(net, process, x, t), grad_log_p, x_T, process.alpha_bar, s
+        )
+    close(ours, theirs)
+
+
+def test_the_step_s_own_variance_is_nearly_what_guidance_through_the_belief_does() -> None:
+    """The belief's shift of the mean is beta / sqrt(1 - beta) g: algorithm 1 with a slightly larger Sigma than the large one."""
+    process = LinearVP(steps=30, beta_end=0.3)
+    net, (x_T, _, _), s = Net(), start(8), 2.5
+    log_prob, grad_log_p = classifier_of(process)
+    guided = ClassifierGuidance(NetDenoiser(net, process), log_prob, s)
+    t = torch.tensor([11.0, 10.0], dtype=torch.float64)
+    ours = sample(guided, DDPM("large"), t, x_T, SampleNoise(9, INDICES))
+    beta, z = process.beta[11], SampleNoise(9, INDICES).normal(SHAPE, torch.float64)
+    with torch.no_grad():
+        eps = eps_theta(net, process, x_T, 11)
+    mean = (x_T - beta / (1 - process.alpha_bar[11]).sqrt() * eps) / (1 - beta).sqrt()
+    close(ours, mean + s * beta / (1 - beta).sqrt() * grad_log_p(x_T, 11) + beta.sqrt() * z)
+
+
+class Conditional(nn.Module):
+    """A network with a class, and a variance fraction v that is the same everywhere."""
+
+    def __init__(self, v: float) -> None:
+        super().__init__()
+        self.net, self.v = Net(), v
+
+    def eps(self, x: Tensor, c_noise: Tensor, label: Tensor) -> Tensor:
+        by_class = torch.where(label >= 0, torch.sin(label + 1.0), torch.zeros(())).to(x.dtype)
+        F: Tensor = self.net(x, c_noise) + by_class.reshape(-1, 1, 1) * torch.tanh(x)
+        return F
+
+    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor) -> Tensor:
+        F = self.eps(x, c_noise, label)
+        return torch.cat([F, torch.full_like(F, 2 * self.v - 1)], 1)
+
+
+@pytest.mark.parametrize(("v", "noise"), [(0.0, "posterior"), (1.0, "large"), (0.3, "learned")])
+def test_classifier_free_guidance_algorithm_2(v: float, noise: Any) -> None:
+    net, (z_1, rng, replay), w = Conditional(v), start(10), 1.8
+    process, label = VP(), torch.tensor([2, 0, 1])
+    times = torch.linspace(0.98, 0, 9, dtype=torch.float64)
+    guided = ClassifierFreeGuidance(NetDenoiser(net, process, learn_variance=True), 1 + w)
+    with torch.no_grad():
+        ours = sample(guided, DDPM(noise), times, z_1, rng, {"label": label})
+        lambda_ = process.log_snr(times[:-1])
+
+        def eps_theta(z: Tensor, t: int, label: Tensor) -> Tensor:
+            return net.eps(z, (-lambda_[t] / 8).expand(3), label)
+
+        draws = [replay.normal(SHAPE, torch.float64) for _ in times[2:]]
+        theirs = cfg.algorithm_2(
+            lambda z, t: eps_theta(z, t, label),
+            lambda z, t: eps_theta(z, t, torch.full((3,), -1)),
+            z_1,
+            lambda_,
+            draws,
+            w,
+            v,
+        )
+    close(ours, theirs)
+
+
+@pytest.mark.parametrize("p", [80.0, 99.5])
+def test_imagen_thresholding(p: float) -> None:
+    process = LinearVP(steps=30, beta_end=0.3)
+    denoiser, t = NetDenoiser(Net(), process), torch.tensor(20.0, dtype=torch.float64)
+    x = 3 * start(11)[0]
+    with torch.no_grad():
+        believed = denoiser(x, t).x_0.numpy()
+        dynamic, static = DynamicThreshold(denoiser, p)(x, t).x_0, ClipX0(denoiser)(x, t).x_0
+    close(dynamic, torch.from_numpy(imagen.dynamic_thresholding(believed, p)))
+    close(static, torch.from_numpy(imagen.static_thresholding(believed)))
+    assert not torch.allclose(dynamic, static, atol=1e-2)
+
+
+# ---- the variational bound, and a learned variance -----------------------------------------------------------------------------
+
+
+def whole_numbers(n: int) -> Tensor:
+    """Bytes, the outermost among them, in [-1, 1]."""
+    x = torch.randint(0, 256, (n, *SHAPE), generator=torch.Generator().manual_seed(2)).double()
+    x[:, 0, :2] = torch.tensor([0.0, 255.0], dtype=torch.float64)
+    return (x - 127.5) / 127.5
+
+
+BYTES = DiscretizedDecoder(torch.tensor(2 / 255, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("noise", ["posterior", "large"])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_ddpm_variational_bound(process: DiscreteVP, noise: Any) -> None:
+    net, x_0, T = Net(), whole_numbers(3), len(process.beta) - 1
+    rng, replay = SampleNoise(5, INDICES), SampleNoise(5, INDICES)
+    chain = Chain(process, chain_times(process), noise, BYTES)
+    ours = variational_bound(NetDenoiser(net, process), chain, x_0, rng)
+    eps = [torch.empty(0)] + [replay.normal(SHAPE, torch.float64) for _ in range(T)][::-1]
+    prior_std = float((1 - process.alpha_bar[-1]).sqrt())  # our noise begins with what there is at T, not with 1
+    with torch.no_grad():
+        papers = ddpm_bound.variational_bound(
+            lambda x, n: eps_theta(net, process, x, n),
+            x_0,
+            eps,
+            process.beta,
+            fixed_large=noise == "large",
+            prior_std=prior_std,
+        )
+    close(ours.steps.flip(0), papers[:-1])
+    close(ours.prior, papers[-1])
+    close(ours.total, papers.sum(0))
+
+
+class WithVariance(nn.Module):
+    """A network whose second half of channels is the raw variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.variance = Net(), Net()
+        self.variance.first.data *= -0.6
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return torch.cat([self.mean(x, c_noise), self.variance(x, c_noise)], 1)
+
+
+def v_theta(net: WithVariance, process: DiscreteVP, x: Tensor, t: int) -> Tensor:
+    return (eps_theta(net.variance, process, x, t) + 1) / 2
+
+
+@pytest.mark.parametrize("grid", [Uniform(), Leading()])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_iddpm_strided_sampling(process: DiscreteVP, grid: Uniform | Leading) -> None:
+    net, (x, rng, replay) = WithVariance(), start(30)
+    times = grid.times(process, 7)
+    ours = sample(NetDenoiser(net, process, learn_variance=True), DDPM("learned"), times, x, rng)
+    S = [int(t) for t in times.flip(0)]
+    z = [torch.empty(0)] * 2  # the last step, to the data, draws nothing
+    z += [replay.normal(SHAPE, torch.float64) for _ in S[2:]][::-1]
+    eps, v = (lambda x, n: eps_theta(net.mean, process, x, n)), (lambda x, n: v_theta(net, process, x, n))
+    close(ours, iddpm.sample(eps, v, x, S, z, process.alpha_bar))
+    # and the betas of the strided chain are what the process says of its longer steps
+    beta, beta_tilde = iddpm.strided(process.alpha_bar, S)
+    t, s = times[:-1].flip(0), times[1:].flip(0)
+    close(process.transition_std(t, s).square(), beta[1:])
+    close(process.posterior_std(t, s).square(), beta_tilde[1:])
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_iddpm_hybrid_loss(process: DiscreteVP) -> None:
+    net, n, T = WithVariance(), 96, len(process.beta) - 1
+    x_0, rng, replay = whole_numbers(n), SampleNoise(6, range(n)), SampleNoise(6, range(n))
+    objective = HybridObjective(bin_width=2 / 255, stratified=False, vlb_weight=0.01)
+    ours = objective(NetDenoiser(net, process, learn_variance=True), Batch(x_0), rng).total
+    t = [int(u * T) + 1 for u in replay.uniform()]
+    assert t.count(1) > 1
+    assert t.count(2) > 1
+    papers = iddpm.hybrid(
+        lambda x, n: eps_theta(net.mean, process, x, n),
+        lambda x, n: v_theta(net, process, x, n),
+        x_0,
+        t,
+        replay.normal(SHAPE, torch.float64),
+        process.alpha_bar,
+        lambda x, mean, std: -BYTES.log_prob(x, mean, std),
+        lambda_=0.01,
+    )
+    close(ours, papers)
+    parameters = list(net.parameters())
+    for mine, theirs in zip(
+        torch.autograd.grad(ours.mean(), parameters), torch.autograd.grad(papers.mean(), parameters), strict=True
+    ):
+        close(mine, theirs)
 
 
 def test_papers_stand_alone() -> None:

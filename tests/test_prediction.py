@@ -117,3 +117,35 @@ def test_extrapolate() -> None:
         torch.testing.assert_close(got.x_0, wanted.x_0)
         torch.testing.assert_close(got.eps, wanted.eps)
         torch.testing.assert_close(got.alpha * got.x_0 + got.sigma * got.eps, p.x_t)
+
+
+def test_a_shift_of_the_score() -> None:
+    p, gradient = belief(0.8, 0.6), torch.tensor([[0.7, -0.2]], dtype=torch.float64)
+    got = p.shift_score(gradient)
+    torch.testing.assert_close(got.score, p.score + gradient)
+    torch.testing.assert_close(0.8 * got.x_0 + 0.6 * got.eps, p.x_t)
+    assert torch.equal(got.score_shift, gradient)  # type: ignore[arg-type]
+    twice = got.shift_score(2 * gradient)
+    torch.testing.assert_close(twice.score_shift, 3 * gradient)
+    for alpha, sigma in ((1.0, 0.0), (0.0, 1.0)):  # at the ends nothing is divided by 0
+        end = belief(alpha, sigma).shift_score(gradient)
+        torch.testing.assert_close(alpha * end.x_0 + sigma * end.eps, end.x_t - sigma**2 * (alpha == 0) * gradient)
+        assert end.x_0.isfinite().all()
+
+
+@pytest.mark.parametrize("shifts", [(None, None), (1.0, None), (None, 1.0), (1.0, -3.0)])
+def test_shifts_are_extrapolated_like_the_beliefs(shifts: tuple[float | None, float | None]) -> None:
+    plain, gradient = belief(0.8, 0.6), torch.tensor([[0.7, -0.2]], dtype=torch.float64)
+    a, b = (plain if shift is None else plain.shift_score(shift * gradient) for shift in shifts)
+    got = a.extrapolate(b, 2.5)
+    if shifts == (None, None):
+        assert got.score_shift is None
+    else:
+        torch.testing.assert_close(got.score, plain.score + got.score_shift)
+
+
+def test_detached() -> None:
+    x = torch.ones(1, 2, requires_grad=True)
+    p = Prediction(x, 2 * x, 3 * x, f64(1.0), f64(1.0)).shift_score(x).detach()
+    assert not any(value.requires_grad for value in (p.x_t, p.x_0, p.eps, p.score_shift) if value is not None)
+    assert p.variance_fraction is None

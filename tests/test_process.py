@@ -143,13 +143,20 @@ def test_t_at_log_snr_is_the_inverse(name: str) -> None:
     assert float(process.t_at_log_snr(f64(beyond))) == process.t_max
 
 
+def test_cleaner_than_the_smallest_noise_of_ve_is_just_above_the_data() -> None:
+    process = VE()
+    t = process.t_at_noise_ratio(f64(1e-3, 1e-9, 0))
+    assert (t[:2] > 0).all()
+    torch.testing.assert_close(process.sigma(t), f64(0.01, 0.01, 0))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-8, 16))
 def test_bisection_equals_closed_forms(log_snr: float) -> None:
     value = f64(log_snr)
-    for process in (EDM(), RectifiedFlow()):
+    for process in map(process_of, PROCESSES):
         torch.testing.assert_close(
-            Process.t_at_log_snr(process, value), process.t_at_log_snr(value), rtol=1e-11, atol=0
+            Process.t_at_log_snr(process, value), process.t_at_log_snr(value), rtol=1e-9, atol=1e-20
         )
     # VP: alpha² = sigmoid(lambda), a quadratic equation in t.
     log_alpha = float(torch.nn.functional.logsigmoid(value)) / 2

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,31 @@ def test_generated_digits_are_what_was_asked_for(tmp_path: Path) -> None:
     apart = np.sqrt(((drawn[:, None] - real[None]) ** 2).sum(-1)).min(1)
     among = np.sqrt(((real[:200, None] - real[None, 200:]) ** 2).sum(-1)).min(1)
     assert 0.2 * np.median(among) < np.median(apart) < 2.0 * np.median(among)
+
+
+def test_a_noisy_classifier_knows_digits_and_guides_by_them(tmp_path: Path) -> None:
+    """It is right where there is little noise, and an unconditional model guided by it draws what was asked for."""
+    from sklearn.linear_model import LogisticRegression
+
+    train("classifier", "digits", tmp_path / "c", "--training.minutes", "0.8")
+    record = json.loads((tmp_path / "c" / "accuracy.json").read_text())
+    assert record["levels"]["0.03"] > 0.95
+    assert record["levels"]["0.3"] > 0.9
+    assert record["levels"]["10"] < 0.5
+    train("quick", "digits", tmp_path / "r", "--training.minutes", "0.8", "--data.no-labels", "--data.groups", "0")
+    data = load(DataConfig(source="digits"))
+    real = data.batch(np.arange(len(data)))[0].flatten(1).numpy()
+    judge = LogisticRegression(max_iter=2000).fit(real, data.conditions["label"])
+    model = unstir.load(tmp_path / "r")
+    shares = []
+    for scale in (0.0, 1.0, 3.0):
+        drawn = model.sample(
+            200, label=list(range(10)), batch_size=200, classifier=str(tmp_path / "c"), classifier_scale=scale
+        )
+        shares.append((judge.predict(drawn.flatten(1).numpy()) == np.arange(200) % 10).mean())
+    assert shares[0] < 0.3  # chance is 10 %
+    assert shares[0] < shares[1] < shares[2]
+    assert shares[2] > 0.8
 
 
 def test_a_swiss_roll_is_a_spiral(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unstir.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser
 from unstir.processes import EDM, VP
-from unstir.samplers import DDIM, DDPM, DPMpp2M, Heun
+from unstir.samplers import DDIM, DDPM, DPMpp2M, Euler, Heun
 from unstir.samplers.grids import Karras, Uniform
-from unstir.sampling import SampleNoise, Sampler, mix_seed, sample, trajectory
+from unstir.sampling import SampleNoise, Sampler, encode, mix_seed, sample, trajectory
 
 STOCHASTIC = [DDPM(), DDIM(0.5), Heun(churn=0.3)]
 
@@ -133,14 +133,78 @@ def test_no_gradients_inside_and_no_change_of_mode_outside() -> None:
         assert not step.x_s.requires_grad
 
 
-@pytest.mark.parametrize("times", [[1.0, 0.5, 0.5, 0.0], [0.5, 0.7, 0.0], [0.0, 1.0]])
-def test_times_that_do_not_decrease_are_refused(times: list[float]) -> None:
-    with pytest.raises(ValueError, match="decrease strictly"):
+@pytest.mark.parametrize("times", [[1.0, 0.5, 0.5, 0.0], [0.5, 0.7, 0.0], [0.1, 0.4, 0.4], [0.1, 0.4, 0.2]])
+def test_times_that_turn_or_stop_are_refused(times: list[float]) -> None:
+    with pytest.raises(ValueError, match="strictly monotone"):
         next(
             trajectory(
                 denoiser(), DDIM(), torch.tensor(times).double(), torch.zeros(1, 2).double(), SampleNoise(0, [0])
             )
         )
+
+
+def test_evaluations_are_counted() -> None:
+    x = torch.zeros(1, 2).double()
+    for sampler, wanted in ((DDIM(), [1, 1, 1]), (Heun(), [2, 2, 1])):
+        steps = trajectory(denoiser(), sampler, Uniform().times(VP(), 3), x, SampleNoise(0, [0]))
+        assert [step.evaluations for step in steps] == wanted
+
+
+# ---- upwards -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", [DDIM(), Euler(), Heun(), DPMpp2M()])
+def test_solvers_of_the_ode_walk_up(sampler: Sampler) -> None:
+    exact = GaussianDenoiser(VP(), torch.tensor([0.5, -1]).double(), torch.tensor([0.3, 0.9]).double())
+    x = torch.tensor([[0.4, -0.2], [1.0, -2.0]]).double()
+    rng = SampleNoise(0, range(2))
+    errors = []
+    for steps in (50, 200):
+        up = VP().t_at_noise_ratio(torch.linspace(-3, 3, steps + 1).double().exp())
+        got = sample(exact, sampler, up, x, rng)
+        errors.append(float((got - exact.flow_map(x, up[0], up[-1])).abs().max()))
+    assert errors[1] < 0.02
+    assert errors[1] < errors[0] / 3
+    assert rng.draws == 0
+
+
+def test_the_first_step_of_encoding_undoes_the_last_of_decoding() -> None:
+    exact = denoiser()
+    x_0 = torch.tensor([[0.7, -0.1], [-0.3, 0.9]]).double()
+    wrong = []
+    for sigma in (0.04, 0.02):
+        t = VP().t_at_noise_ratio(torch.tensor(sigma).double())
+        x_t = DDIM().leave_data(exact, x_0, t, {})
+        alpha, noise = VP().scales(t, x_0)
+        torch.testing.assert_close(x_t, alpha * x_0 + noise * exact(alpha * x_0, t).eps)
+        wrong.append(float((exact(x_t, t).x_0 - x_0).abs().max()))
+    assert wrong[1] < wrong[0] / 15  # fourth order: a sixteenth
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_encode_is_that_step_and_the_reversed_walk(steps: int) -> None:
+    times = Uniform().times(VP(), steps)
+    x_0 = torch.tensor([[0.7, -0.1], [-0.3, 0.9]]).double()
+    cond = {"label": torch.tensor([0, 1])}
+    x = DDIM().leave_data(denoiser(), x_0, times[-2], cond)
+    for t, s in itertools.pairwise(times[:-1].flip(0)):
+        x = DDIM().step(denoiser(), x, t, s, cond, {}, SampleNoise(0, range(2)))
+    got = encode(denoiser(), DDIM(), times, x_0, SampleNoise(0, range(2)), cond)
+    torch.testing.assert_close(got, x, rtol=1e-12, atol=1e-12)
+    # A grid that stops above the data is reversed from there.
+    torch.testing.assert_close(encode(denoiser(), DDIM(), times[:-1], x_0, SampleNoise(0, range(2)), cond), got)
+
+
+@pytest.mark.parametrize("sampler", STOCHASTIC)
+def test_what_draws_noise_cannot_encode(sampler: Sampler) -> None:
+    with pytest.raises(ValueError, match=r"only a deterministic sampler|only with eta = 0"):
+        encode(denoiser(), sampler, Uniform().times(VP(), 4), torch.zeros(1, 2).double(), SampleNoise(0, [0]))
+
+
+def test_encoding_needs_a_walk_to_reverse() -> None:
+    for times in ([0.1, 0.5], [0.0]):
+        with pytest.raises(ValueError, match=r"decrease strictly|no time above"):
+            encode(denoiser(), DDIM(), torch.tensor(times).double(), torch.zeros(1, 2).double(), SampleNoise(0, [0]))
 
 
 def test_edm_from_noise_to_a_distribution() -> None:

@@ -31,8 +31,13 @@ _HOME = {
     "SampleNoise": "unstir.sampling",
     "sample": "unstir.sampling",
     "trajectory": "unstir.sampling",
+    "AutoGuidance": "unstir.guidance",
     "ClassifierFreeGuidance": "unstir.guidance",
+    "ClassifierGuidance": "unstir.guidance",
     "ClipX0": "unstir.guidance",
+    "DynamicThreshold": "unstir.guidance",
+    "FunctionGuidance": "unstir.guidance",
+    "NoisyClassifier": "unstir.noisy_classifier",
     "Objective": "unstir.objectives",
     "OBJECTIVES": "unstir.objectives",
     "DenoisingObjective": "unstir.objectives",
@@ -55,9 +60,14 @@ if TYPE_CHECKING:
     from unstir.denoiser import MixtureDenoiser as MixtureDenoiser
     from unstir.denoiser import NetDenoiser as NetDenoiser
     from unstir.errors import UserError as UserError
+    from unstir.guidance import AutoGuidance as AutoGuidance
     from unstir.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
+    from unstir.guidance import ClassifierGuidance as ClassifierGuidance
     from unstir.guidance import ClipX0 as ClipX0
+    from unstir.guidance import DynamicThreshold as DynamicThreshold
+    from unstir.guidance import FunctionGuidance as FunctionGuidance
     from unstir.model import Model as Model
+    from unstir.noisy_classifier import NoisyClassifier as NoisyClassifier
     from unstir.objectives import OBJECTIVES as OBJECTIVES
     from unstir.objectives import DenoisingObjective as DenoisingObjective
     from unstir.objectives import Objective as Objective

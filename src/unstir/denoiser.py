@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unstir.parameterization import PARAMETERIZATIONS, Parameterization
 from unstir.prediction import Prediction
 from unstir.process import Process, broadcast
+from unstir.trainable import Trainable
 
 
 class Denoiser(nn.Module, ABC):
@@ -41,7 +42,32 @@ class Denoiser(nn.Module, ABC):
         return prediction
 
 
-class NetDenoiser(Denoiser):
+C_NOISE_LIMIT = 2.5  # ln(sigma/alpha) in [-10, 10]: beyond it nothing can be told apart, and the ends are infinite
+
+
+def c_noise(process: Process, t: Tensor) -> Tensor:
+    """The noise level as networks are told it, ln(sigma / alpha) / 4, in the shape of t."""
+    return (-process.log_snr(t) / 8).clamp(-C_NOISE_LIMIT, C_NOISE_LIMIT)
+
+
+def c_in(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
+    """The factor that brings x_t to unit variance."""
+    return (alpha.square() * sigma_data**2 + sigma.square()).rsqrt()
+
+
+def ask(
+    network: nn.Module, inputs: Tensor, level: Tensor, cond: dict[str, Tensor], autocast: torch.dtype | None
+) -> Tensor:
+    """What a network says to inputs (B, ...) at the noise level c_noise, () or (B,); in the precision of the inputs."""
+    weight = next(network.parameters(), None)  # the sampler's precision may be higher than the network's
+    dtype = torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
+    level = level.to(dtype).expand(len(inputs)).to(inputs.device)
+    with torch.autocast(inputs.device.type, autocast, enabled=autocast is not None):
+        F: Tensor = network(inputs.to(dtype), level, **cond).to(inputs.dtype)
+    return F
+
+
+class NetDenoiser(Denoiser, Trainable):
     """A network and the meaning of its output.
 
     The network gets its input at unit scale and the noise level, not the clock: one rule for all processes, so a network can
@@ -58,13 +84,7 @@ class NetDenoiser(Denoiser):
         parameterization: a name in PARAMETERIZATIONS: what F means.
         sigma_data: standard deviation of the data. With 1 (and a variance-preserving process) c_in is exactly 1.
         learn_variance: the second half of the channels is the variance fraction of Nichol & Dhariwal 2021, eq. 15, in [-1, 1].
-
-    Attributes:
-        autocast: type of the network's arithmetic where it is not that of its weights (bfloat16, say); everything around the
-            network keeps the precision of x_t.
     """
-
-    C_NOISE_LIMIT = 2.5  # ln(sigma/alpha) in [-10, 10]: beyond it nothing can be told apart, and the ends are infinite
 
     def __init__(
         self,
@@ -80,26 +100,19 @@ class NetDenoiser(Denoiser):
         self.parameterization: Parameterization = PARAMETERIZATIONS[parameterization]
         self.sigma_data = sigma_data
         self.learn_variance = learn_variance
-        self.autocast: torch.dtype | None = None
-
-    def _dtype(self) -> torch.dtype:
-        weight = next(self.network.parameters(), None)
-        return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
+        self.autocast = None
 
     def c_noise(self, t: Tensor) -> Tensor:
         """The noise level as the network is told it, in the shape of t."""
-        return (-self.process.log_snr(t) / 8).clamp(-self.C_NOISE_LIMIT, self.C_NOISE_LIMIT)
+        return c_noise(self.process, t)
 
     def c_in(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The factor that brings x_t to unit variance."""
-        return (alpha.square() * self.sigma_data**2 + sigma.square()).rsqrt()
+        return c_in(alpha, sigma, self.sigma_data)
 
     def ask(self, inputs: Tensor, t: Tensor, cond: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """The network's raw output F on inputs at unit scale, and the variance fraction where it learns it."""
-        dtype = self._dtype()  # the sampler's precision may be higher than the network's
-        c_noise = self.c_noise(t).to(dtype).expand(len(inputs)).to(inputs.device)
-        with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
-            F = self.network(inputs.to(dtype), c_noise, **cond).to(inputs.dtype)
+        F = ask(self.network, inputs, self.c_noise(t), cond, self.autocast)
         if not self.learn_variance:
             return F, None
         F, raw = F.chunk(2, dim=1)
@@ -111,12 +124,19 @@ class NetDenoiser(Denoiser):
         x_0, eps = self.parameterization.solve(F, x_t, alpha, sigma, self.sigma_data)
         return Prediction(x_t, x_0, eps, alpha, sigma, fraction)
 
-    def fit(self, x_0: Tensor) -> None:
-        """Takes from samples (N, *shape) what needs no training, before it begins; here nothing."""
-
     def raw_error(self, x_0_error: Tensor, eps_error: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The error of F that these errors of the belief, at one x_t, come from."""
         return self.parameterization.mix(x_0_error, eps_error, alpha, sigma, self.sigma_data)
+
+
+def at_same_snr(x_t: Tensor, t: Tensor, here: Process, there: Process) -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy data of one process in the coordinates of another: (x', t', c) with x' = c x_t at the same log-SNR.
+
+    Where ``there`` never gets as noisy (or clean) as x_t is, t' is its end.
+    """
+    t_there = there.t_at_log_snr(here.log_snr(t))
+    c = broadcast(there.alpha(t_there).hypot(there.sigma(t_there)) / here.alpha(t).hypot(here.sigma(t)), x_t)
+    return c * x_t, t_there, c
 
 
 class ChangeProcess(Denoiser):
@@ -135,13 +155,11 @@ class ChangeProcess(Denoiser):
         self.denoiser = denoiser
 
     def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
-        inner = self.denoiser.process
-        t_inner = inner.t_at_log_snr(self.process.log_snr(t))
-        norm = self.process.alpha(t).hypot(self.process.sigma(t))
-        norm_inner = inner.alpha(t_inner).hypot(inner.sigma(t_inner))
-        prediction = self.denoiser(broadcast(norm_inner / norm, x_t) * x_t, t_inner, **cond)
+        x_inner, t_inner, c = at_same_snr(x_t, t, self.process, self.denoiser.process)
+        prediction = self.denoiser(x_inner, t_inner, **cond)
         alpha, sigma = self.process.scales(t, x_t)
-        return replace(prediction, x_t=x_t, alpha=alpha, sigma=sigma)
+        shift = prediction.score_shift  # a gradient in x', by the chain rule
+        return replace(prediction, x_t=x_t, alpha=alpha, sigma=sigma, score_shift=None if shift is None else c * shift)
 
 
 class MixtureDenoiser(Denoiser):
@@ -190,6 +208,16 @@ class MixtureDenoiser(Denoiser):
         x_0 = (r * (self.means + a * self.stds.square() * difference / total)).sum(1)
         eps = (r * s * difference / total).sum(1)
         return Prediction(x_t, x_0, eps, alpha, sigma)
+
+    def log_posterior(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """(B, ...) -> (B, K) log probabilities of the components given x_t: the perfect noisy classifier.
+
+        Equation:
+            p(k | x_t) = w_k N(x_t; alpha mu_k, v_k) / q(x_t)
+        Source:
+            Bayes' rule; what the classifier of Dhariwal & Nichol 2021, section 4, would learn, https://arxiv.org/abs/2105.05233
+        """
+        return self._components(x_t, *self.process.scales(t, x_t))[2].log_softmax(1)
 
     def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
         """(B, ...) -> (B,) exact log density of x_t in nats; t = 0 is the data's."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ class Prediction:
         alpha, sigma: scales of the process at t, broadcastable to x_t.
         variance_fraction: (B, ...) in [0, 1] where the network learns it: where between the posterior's (0) and the forward
             step's (1) log-variance the reverse step's lies (Nichol & Dhariwal 2021, eq. 15).
+        score_shift: (B, ...) what guidance by a gradient added to the score, where it did. x_0 and eps hold it already; a sampler
+            may weigh it by the variance of its own step instead.
     """
 
     x_t: Tensor
@@ -30,6 +33,7 @@ class Prediction:
     alpha: Tensor
     sigma: Tensor
     variance_fraction: Tensor | None = None
+    score_shift: Tensor | None = None
 
     @property
     def v(self) -> Tensor:
@@ -74,6 +78,23 @@ class Prediction:
         ratio = torch.where(self.alpha == 0, torch.zeros_like(self.alpha), self.sigma / self.alpha)
         return replace(self, eps=eps, x_0=self.x_0 + ratio * (self.eps - eps))
 
+    def shift_score(self, gradient: Tensor) -> Prediction:
+        """The belief once the log density of x_t is known to have another term, whose gradient (B, ...) is given.
+
+        Equation:
+            eps <- eps - sigma gradient,   x_0 <- x_0 + sigma² / alpha gradient
+        Source:
+            Dhariwal & Nichol 2021, section 4.2 and algorithm 2, https://arxiv.org/abs/2105.05233
+        """
+        shifted = self.with_eps(self.eps - self.sigma * gradient)
+        return replace(shifted, score_shift=gradient if self.score_shift is None else self.score_shift + gradient)
+
+    def detach(self) -> Prediction:
+        """The same belief, without what gradients would need."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        detached: dict[str, Any] = {name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}
+        return Prediction(**detached)
+
     def extrapolate(self, other: Prediction, scale: float | Tensor) -> Prediction:
         """self + scale (other - self), for the data and the noise alike: what guidance does. Divides by nothing."""
         return replace(
@@ -81,4 +102,12 @@ class Prediction:
             x_0=self.x_0 + scale * (other.x_0 - self.x_0),
             eps=self.eps + scale * (other.eps - self.eps),
             variance_fraction=other.variance_fraction,  # learned of the steps the conditional model takes
+            score_shift=_extrapolate_shift(self.score_shift, other.score_shift, scale),
         )
+
+
+def _extrapolate_shift(mine: Tensor | None, theirs: Tensor | None, scale: float | Tensor) -> Tensor | None:
+    """mine + scale (theirs - mine), where either may be none at all."""
+    if mine is None:
+        return None if theirs is None else scale * theirs
+    return mine - scale * mine if theirs is None else mine + scale * (theirs - mine)

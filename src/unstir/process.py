@@ -76,6 +76,10 @@ class Process(ABC):
         """u in [0, 1) -> t, so that uniform u gives uniform t between t_min and t_max."""
         return self.t_min + u * (self.t_max - self.t_min)
 
+    def fitted(self, x_0: Tensor) -> Process:
+        """This process with what it leaves open taken from samples of the data (N, *shape); most leave nothing open."""
+        return self
+
     # ---- derived, once for all -------------------------------------------------------------------------------------------
 
     def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

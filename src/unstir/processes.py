@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from unstir.ladder import insist, ladder_levels, largest_distance
 from unstir.process import Process
 
 # ---- processes in whole steps ------------------------------------------------------------------------------------------------
@@ -52,7 +53,8 @@ class DiscreteVP(Process):
 
     def _interpolate(self, table: Tensor, t: Tensor) -> Tensor:
         table = table.to(t.device)
-        below = t.detach().floor().clamp(0, self.t_max - 1).long()
+        # At a whole step the slope is that of the step below, s -> t: the one whose beta is beta_t.
+        below = (t.detach().ceil() - 1).clamp(0, self.t_max - 1).long()
         weight = t - below
         return table[below] * (1 - weight) + table[below + 1] * weight
 
@@ -61,6 +63,12 @@ class DiscreteVP(Process):
 
     def sigma(self, t: Tensor) -> Tensor:
         return self._interpolate(self._angles[1], t).sin()
+
+    def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        angles = self._angles[1]
+        angle = (-0.5 * torch.as_tensor(log_snr, dtype=torch.float64)).exp().atan()
+        below = (torch.searchsorted(angles, angle) - 1).clamp(0, len(angles) - 2)
+        return (below + (angle - angles[below]) / (angles[below + 1] - angles[below])).clamp(0, self.t_max)
 
     @property
     def t_max(self) -> float:
@@ -168,6 +176,8 @@ class GivenVP(DiscreteVP):
 class GeometricLadder(Process):
     """NCSN's ladder of noise levels, t = 1..levels (the paper counts them downwards); geometric also between the levels.
 
+    With levels = 0 or sigma_max = 0 these are read off the data when training begins (NCSNv2's techniques 1 and 2).
+
     Equation:
         x_t = x_0 + sigma_t eps,   sigma_t = sigma_min (sigma_max / sigma_min)^((t - 1) / (levels - 1))
     Source:
@@ -175,11 +185,16 @@ class GeometricLadder(Process):
     """
 
     levels: int = 10
-    """Number of noise levels L."""
+    """Number of noise levels L. 0: as many as the data's dimension asks for."""
     sigma_min: float = 0.01
     """Smallest noise level."""
     sigma_max: float = 50.0
-    """Largest noise level."""
+    """Largest noise level. 0: the largest distance between two samples of the data."""
+
+    def fitted(self, x_0: Tensor) -> GeometricLadder:
+        sigma_max = self.sigma_max or largest_distance(x_0)
+        levels = self.levels or ladder_levels(self.sigma_min, sigma_max, x_0[0].numel())
+        return replace(self, levels=levels, sigma_max=sigma_max)
 
     @property
     def t_max(self) -> float:
@@ -193,8 +208,14 @@ class GeometricLadder(Process):
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
+        insist(self.levels > 0 and self.sigma_max > 0, self)
         ladder = self.sigma_min * (self.sigma_max / self.sigma_min) ** ((t - 1) / max(self.levels - 1, 1))
         return torch.where(t < 1, self.sigma_min * t, ladder)  # straight down to the data below the lowest level
+
+    def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        ratio = (-0.5 * torch.as_tensor(log_snr, dtype=torch.float64)).exp() / self.sigma_min
+        t = 1 + ratio.log() / (math.log(self.sigma_max / self.sigma_min) or 1.0) * (self.levels - 1)
+        return torch.where(ratio < 1, ratio, t).clamp(max=self.t_max)
 
     def snap(self, t: Tensor) -> Tensor:
         return t.round()
@@ -238,6 +259,16 @@ class VP(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(2 * self._log_alpha(t))).sqrt()
 
+    def _log_alpha_at(self, log_snr: Tensor) -> Tensor:
+        return -0.5 * torch.nn.functional.softplus(-log_snr)
+
+    def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        log_snr = torch.as_tensor(log_snr, dtype=torch.float64)
+        end = self._log_alpha(torch.ones_like(log_snr))
+        c = -self._log_alpha_at(log_snr).maximum(end)
+        t = 2 * c / (self.beta_min / 2 + (self.beta_min**2 / 4 + (self.beta_max - self.beta_min) * c).sqrt())
+        return torch.where(c == -end, self.t_max, t)
+
 
 @dataclass(frozen=True)
 class SubVP(VP):
@@ -251,6 +282,9 @@ class SubVP(VP):
 
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.expm1(2 * self._log_alpha(t))
+
+    def _log_alpha_at(self, log_snr: Tensor) -> Tensor:
+        return -torch.asinh((-0.5 * log_snr).exp() / 2)
 
 
 @dataclass(frozen=True)
@@ -266,7 +300,10 @@ class VE(Process):
     sigma_min: float = 0.01
     """Noise level just above t = 0."""
     sigma_max: float = 50.0
-    """Noise level at t = 1."""
+    """Noise level at t = 1. 0: the largest distance between two samples of the data, read off when training begins."""
+
+    def fitted(self, x_0: Tensor) -> VE:
+        return replace(self, sigma_max=self.sigma_max or largest_distance(x_0))
 
     @property
     def t_max(self) -> float:
@@ -280,7 +317,13 @@ class VE(Process):
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
+        insist(self.sigma_max > 0, self)
         return torch.where(t > 0, self.sigma_min * (self.sigma_max / self.sigma_min) ** t, torch.zeros_like(t))
+
+    def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        sigma = (-0.5 * torch.as_tensor(log_snr, dtype=torch.float64)).exp()
+        t = (sigma / self.sigma_min).log() / math.log(self.sigma_max / self.sigma_min)
+        return torch.where(sigma == 0, 0.0, t.clamp(1e-24, self.t_max))  # below sigma_min: just above the data
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ recipe.toml          everything needed to rebuild it
 model.safetensors    averaged weights, for sampling
 checkpoints/         for exact resumption
 metrics.jsonl        a line every few steps
-samples/             pictures along the way
+samples/             pictures along the way (of a denoiser)
+accuracy.json        how often it is right (of a classifier)
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import torch
 from unstir.data import DataSpec
 from unstir.errors import UserError, did_you_mean
 from unstir.model import Model
-from unstir.recipes import RECIPES, Recipe
+from unstir.recipes import RECIPES, DenoiserConfig, Recipe
 from unstir.recipes.serial import override, to_dict
-from unstir.training.checkpoint import write_atomically
+from unstir.trained import Trained
+from unstir.training.checkpoint import Checkpoints, write_atomically
 from unstir.training.devices import autocast_dtype, best_device
 
 FORMAT = 1
@@ -60,6 +62,10 @@ class Run:
     @property
     def samples(self) -> Path:
         return self.folder / "samples"
+
+    @property
+    def accuracy_file(self) -> Path:
+        return self.folder / "accuracy.json"
 
     def exists(self) -> bool:
         """Whether this folder is a run."""
@@ -133,34 +139,61 @@ class Run:
     # ---- the weights -------------------------------------------------------------------------------------------------
 
     def write_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Writes model.safetensors, from a NetDenoiser's state dict."""
+        """Writes model.safetensors, from a module's state dict."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
         data = safetensors.torch.save(tensors, metadata={"format": "pt"})
         write_atomically(self.weights_file, lambda file: file.write(data))
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        if not self.weights_file.is_file():
+            raise UserError(f"{self.folder} has no model.safetensors yet: it was never trained as far as a checkpoint")
+        try:
+            weights: dict[str, torch.Tensor] = safetensors.torch.load_file(self.weights_file)
+        except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+            raise self._damaged(error) from error
+        return weights
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.weights_file} cannot be loaded: {str(error).splitlines()[0]}\n"
+            f"'unstir train --resume {self.folder}' writes it anew"
+        )
+
+    def trained(self, device: torch.device | str | None = None, step: int | None = None) -> Trained:
+        """What was trained, whatever it is, with its averaged weights.
+
+        Args:
+            step: of the checkpoint whose weights to take; by default the newest.
+
+        Raises:
+            UserError: no weights yet, damaged ones, no such checkpoint, or no such device.
+        """
+        _, recipe, spec = self.read_recipe()
+        weights = self._weights() if step is None else Checkpoints(self.checkpoints, 1).at(step)["averaged"]
+        device = torch.device(device) if device is not None else best_device()
+        module = recipe.denoiser.build(recipe.network, recipe.process, spec).eval()
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise self._damaged(error) from error
+        module.autocast = autocast_dtype(recipe.training.precision, device)
+        try:
+            return Trained(module.to(device), spec, recipe)
+        except (AssertionError, RuntimeError) as error:  # PyTorch's ways of saying that there is no such device
+            raise UserError(f"cannot use the device '{device}': {str(error).splitlines()[0]}") from error
 
     def model(self, device: torch.device | str | None = None) -> Model:
         """The trained model, with its averaged weights.
 
         Raises:
-            UserError: no weights yet, or damaged ones.
+            UserError: no weights yet, damaged ones, or the run trained something that draws no samples.
         """
-        _, recipe, spec = self.read_recipe()
-        if not self.weights_file.is_file():
-            raise UserError(f"{self.folder} has no model.safetensors yet: it was never trained as far as a checkpoint")
-        device = torch.device(device) if device is not None else best_device()
-        denoiser = recipe.denoiser.build(recipe.network, recipe.process, spec)
-        try:
-            denoiser.load_state_dict(safetensors.torch.load_file(self.weights_file))
-        except (safetensors.SafetensorError, RuntimeError, OSError) as error:
-            reason = str(error).splitlines()[0]
+        _, recipe, _ = self.read_recipe()
+        if not isinstance(recipe.denoiser, DenoiserConfig):
             raise UserError(
-                f"{self.weights_file} cannot be loaded: {reason}\n'unstir train --resume {self.folder}' writes it anew"
-            ) from error
-        denoiser.autocast = autocast_dtype(recipe.training.precision, device)
-        try:
-            return Model(denoiser.to(device), spec, recipe)
-        except (AssertionError, RuntimeError) as error:  # PyTorch's ways of saying that there is no such device
-            raise UserError(f"cannot use the device '{device}': {str(error).splitlines()[0]}") from error
+                f"{self.folder} holds no model that draws samples; 'unstir info {self.folder}' says what it is and how to use it"
+            )
+        return Model.of(self.trained(device), fetch)
 
     # ---- the record --------------------------------------------------------------------------------------------------
 
@@ -191,6 +224,18 @@ class Run:
             raise UserError(
                 f"could not write {self.metrics_file}: {error.strerror}; the last checkpoint is kept"
             ) from error
+
+
+def fetch(name: str, device: torch.device) -> Trained:
+    """What a run trained: RUN, or RUN@STEP for the averaged weights as they were at that step's checkpoint.
+
+    Raises:
+        UserError: not a run folder, or one without such weights.
+    """
+    folder, at, step = name.rpartition("@")
+    if at and step.isdecimal() and not Run(name).exists():
+        return Run.open(folder).trained(device, int(step))
+    return Run.open(name).trained(device)
 
 
 def load(folder: str | Path, device: torch.device | str | None = None) -> Model:

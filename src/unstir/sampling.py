@@ -90,7 +90,7 @@ class SampleNoise:
 
 
 class Sampler(ABC):
-    """The third word: a step from x_t to x_s, s < t. A new sampler is a frozen dataclass and a line in ``SAMPLERS``."""
+    """The third word: a step from x_t to x_s, s < t (or s > t where noise is not drawn). A new sampler is a frozen dataclass and a line in ``SAMPLERS``."""
 
     @abstractmethod
     def step(
@@ -100,11 +100,26 @@ class Sampler(ABC):
 
         Args:
             denoiser: the belief; its ``process`` has alpha and sigma.
-            t, s: float64 CPU scalars, s < t; s = 0 is the data.
+            t, s: float64 CPU scalars; s = 0 is the data. s < t, or s > t > 0 when a solver of the ODE encodes.
             cond: conditions, passed on to the denoiser.
             memory: for multistep methods, empty at the first step of a run and theirs to fill.
             rng: fresh noise.
         """
+
+    def leave_data(self, denoiser: Denoiser, x_0: Tensor, s: Tensor, cond: Cond) -> Tensor:
+        """The data x_0 (B, ...) -> x_s, the first step of encoding.
+
+        The noise is what the denoiser finds at s, not at the data, where it was never trained: this undoes the last step of
+        decoding, x_0 = x_0(x_s, s), up to fourth order in sigma_s.
+
+        Equation:
+            x_s = alpha_s x_0 + sigma_s eps(alpha_s x_0, s)
+        Source:
+            Song, Meng & Ermon 2021, section 4.3 (encoding by the reversed ODE), https://arxiv.org/abs/2010.02502
+        """
+        alpha, sigma = denoiser.process.scales(s, x_0)
+        signal = alpha * x_0
+        return signal + sigma * denoiser(signal, s, **cond).eps
 
 
 class Grid(ABC):
@@ -117,7 +132,8 @@ class Grid(ABC):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of the loop did: x_t at time t became x_s at time s, and what the denoiser first said on the way."""
+    """What one step of the loop did: x_t at time t became x_s at time s, what the denoiser first said on the way, and how often
+    it was asked."""
 
     index: int
     t: Tensor
@@ -125,22 +141,25 @@ class Step:
     prediction: Prediction
     s: Tensor
     x_s: Tensor
+    evaluations: int = 1
 
 
 class _Witness(Denoiser):
-    """Passes every question on and keeps the first answer, so that samplers need not hand it over."""
+    """Passes every question on, counts them and keeps the first answer, so that samplers need not hand it over."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__(denoiser.process)
         self.denoiser = denoiser
         self.first: Prediction | None = None
+        self.asked = 0
 
     def forget(self) -> None:
-        self.first = None
+        self.first, self.asked = None, 0
 
     def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
         prediction = self.denoiser(x_t, t, **cond)
         self.first = self.first or prediction
+        self.asked += 1
         return prediction
 
 
@@ -152,20 +171,21 @@ def trajectory(
     rng: SampleNoise,
     cond: Cond | None = None,
 ) -> Iterator[Step]:
-    """Walks x (B, ...) down the times, yielding every step. The loop of all samplers.
+    """Walks x (B, ...) along the times, yielding every step. The loop of all samplers.
 
     Args:
         denoiser: with its guidance already around it.
-        times: (K + 1,) decreasing; x is at ``times[0]``.
+        times: (K + 1,) decreasing, or increasing for a deterministic sampler to walk up (``encode`` does); x is at ``times[0]``.
         x: ``process.prior_sample`` of noise, or data noised to ``times[0]``.
         rng: fresh noise for stochastic samplers.
         cond: conditions by name, (B, ...) each.
 
     Raises:
-        ValueError: unless the times decrease strictly.
+        ValueError: unless the times are strictly monotone.
     """
-    if not bool((times[1:] < times[:-1]).all()):
-        raise ValueError(f"sampling times must decrease strictly; got {times.tolist()}")
+    steps = times.diff()
+    if not bool((steps < 0).all() or (steps > 0).all()):
+        raise ValueError(f"sampling times must be strictly monotone; got {times.tolist()}")
     cond = cond or {}
     memory: Memory = {}
     witness = _Witness(denoiser)
@@ -176,7 +196,7 @@ def trajectory(
         ):  # around the step only: a generator must not leave the caller in another mode between steps
             x_s = sampler.step(witness, x, t, s, cond, memory, rng)
         assert witness.first is not None
-        yield Step(index, t, x, witness.first, s, x_s)
+        yield Step(index, t, x, witness.first, s, x_s, witness.asked)
         x = x_s
 
 
@@ -190,6 +210,47 @@ def sample(
 ) -> Tensor:
     """The end of ``trajectory``: x at the last of the times."""
     return end(trajectory(denoiser, sampler, times, x, rng, cond))
+
+
+def encode(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    times: Tensor,
+    x: Tensor,
+    rng: SampleNoise,
+    cond: Cond | None = None,
+) -> Tensor:
+    """The latent of data: ``sample`` walked backwards, from the data up to ``times[0]``, where ``sample`` begins again.
+
+    The times are a grid's, decreasing, as for ``sample``. From the data to the last positive one goes ``Sampler.leave_data``;
+    from there ``trajectory`` walks up.
+
+    Args:
+        denoiser: with its guidance already around it.
+        sampler: a deterministic one: ddim with eta = 0, euler and heun without churn, rk45.
+        times: (K + 1,) decreasing to the data, or to the time before it.
+        x: data (B, ...) in model units.
+        rng: is not drawn from.
+        cond: conditions by name, (B, ...) each.
+
+    Returns:
+        (B, ...) at ``times[0]``.
+
+    Raises:
+        ValueError: unless the times decrease strictly, or if the sampler draws noise.
+    """
+    if not bool((times.diff() < 0).all()):
+        raise ValueError(f"the times of the walk to be reversed must decrease strictly; got {times.tolist()}")
+    up, draws = times[times > 0].flip(0), rng.draws
+    if not len(up):
+        raise ValueError("there is no time above the data to encode to")
+    with torch.no_grad():
+        x = sampler.leave_data(denoiser, x, up[0], cond or {})
+    if len(up) > 1:
+        x = end(trajectory(denoiser, sampler, up, x, rng, cond))
+    if rng.draws != draws:
+        raise ValueError(f"{sampler} draws noise; only a deterministic sampler can encode")
+    return x
 
 
 def end(steps: Iterator[Step]) -> Tensor:

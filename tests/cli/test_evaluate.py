@@ -155,7 +155,7 @@ def test_mistakes(points_run: Path, tiny_arrays: dict[str, Path], tmp_path: Path
         (["--metrics", "fd"], "name what to judge first"),
         ([tmp_path / "nothing", "--data", image], "no data at"),
         ([one, "--metrics", "df"], "unknown metric 'df'; did you mean kd or fd"),
-        ([one, "--metrics", "nll"], "likelihood"),
+        ([image, "--data", image, "--metrics", "nll"], "is no run folder"),
         ([one, "-n", "1"], "cannot be judged by 1 sample"),
         ([one, "-n", "8", "--metrics", "is"], "needs a classifier's probabilities"),
         ([one, "-n", "8", "--features", "coordinate"], "did you mean coordinates"),

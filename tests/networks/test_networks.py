@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unstir.data.spec import Condition, DataSpec
 from unstir.errors import UserError
-from unstir.networks import NETWORKS, ContextUNetConfig, MLPConfig, NetworkConfig, UNetConfig
+from unstir.networks import NETWORKS, ContextUNetConfig, EncoderConfig, MLPConfig, NetworkConfig, UNetConfig
 
 CONDITIONS = {"label": Condition("class", 3), "size": Condition("vector", 2), "caption": Condition("text", 0)}
 POINTS, PICTURE = DataSpec("points", (3,), conditions=CONDITIONS), DataSpec("image", (3, 9, 6), conditions=CONDITIONS)
@@ -16,6 +16,7 @@ SMALL: dict[str, tuple[NetworkConfig, DataSpec]] = {
     "unet": (UNetConfig(channels=8, middle=2), PICTURE),
     "mlp": (MLPConfig(width=16, depth=2), POINTS),
     "context_unet": (ContextUNetConfig(n_feat=8), PICTURE),
+    "encoder": (EncoderConfig(channels=8, head_channels=8, dropout=0), PICTURE),
 }
 """A small configuration of every network. A new network needs a line here."""
 NAMES = sorted(NETWORKS)
@@ -44,10 +45,15 @@ def test_every_network_is_tested() -> None:
     assert {name: type(config) for name, (config, _) in SMALL.items()} == NETWORKS
 
 
-@pytest.mark.parametrize("name", ["unet", "mlp"])
+def output_shape(config: NetworkConfig, spec: DataSpec, batch: int, channels: int) -> tuple[int, ...]:
+    return (batch, channels) if config.pooled else (batch, channels, *spec.shape[1:])
+
+
+@pytest.mark.parametrize("name", ["unet", "mlp", "encoder"])
 def test_an_untrained_network_says_zero(name: str) -> None:
     network, x = new(name)
-    assert torch.equal(network(x, randn(4), label=LABEL, size=SIZE), torch.zeros_like(x))
+    zeros = torch.zeros(output_shape(*SMALL[name], 4, 3))
+    assert torch.equal(network(x, randn(4), label=LABEL, size=SIZE), zeros)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,7 +98,7 @@ def test_each_sample_has_its_own_noise_level_and_condition(name: str) -> None:
 def test_channels_in_and_out_are_free(name: str) -> None:
     config, spec = SMALL[name]
     network = config.build(spec, out_channels=6, in_channels=5)
-    assert network(randn(2, 5, *spec.shape[1:]), randn(2)).shape == (2, 6, *spec.shape[1:])
+    assert network(randn(2, 5, *spec.shape[1:]), randn(2)).shape == output_shape(config, spec, 2, 6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -121,6 +127,8 @@ WRONG: list[tuple[NetworkConfig, DataSpec, str]] = [
     (UNetConfig(attention=(2,)), PICTURE, "0 to 1"),
     (UNetConfig(multipliers=(), attention=()), PICTURE, "multipliers"),
     (UNetConfig(channels=0), PICTURE, "at least 1"),
+    (EncoderConfig(), POINTS, "mlp"),
+    (EncoderConfig(attention=(3,)), PICTURE, "0 to 2"),
     (ContextUNetConfig(n_feat=20), PICTURE, "multiple of 8"),
 ]
 

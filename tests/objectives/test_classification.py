@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unstir.errors import UserError
-from unstir.objectives import Batch
-from unstir.objectives.classification import ClassificationObjective
+from unstir.noisy_classifier import NoisyClassifier
+from unstir.objectives import Batch, LogNormal
+from unstir.objectives.classification import ClassificationObjective, NoisyClassificationObjective
+from unstir.processes import VP
 from unstir.sampling import SampleNoise
 
 
@@ -40,3 +42,41 @@ def test_the_label_may_have_another_name_and_bf16_logits_lose_nothing_in_the_los
 def test_smoothing_has_bounds() -> None:
     with pytest.raises(UserError, match="must lie in"):
         ClassificationObjective(smoothing=1.0)
+
+
+class Recording(NoisyClassifier):
+    """Gives logits that are a function of what it was asked, and remembers it."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity(), VP(), "kind")
+        self.asked: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        self.asked.append((x_t, t))
+        return x_t
+
+
+def test_the_noisy_objective_shows_noised_data_at_its_times() -> None:
+    x, label = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
+    module, times = Recording(), LogNormal(0.0, 1.0)
+    loss = NoisyClassificationObjective(times)(module, Batch(x, {"kind": label}), SampleNoise(0, range(64)))
+    replay = SampleNoise(0, range(64))
+    t = times.quantile(VP(), (torch.arange(64) + replay.uniform()) / 64)
+    x_t = VP().add_noise(x, t, replay.normal_like(x))
+    torch.testing.assert_close(module.asked[0][1], t)
+    torch.testing.assert_close(module.asked[0][0], x_t)
+    torch.testing.assert_close(loss.total, -x_t.log_softmax(1)[torch.arange(64), label])
+    torch.testing.assert_close(loss.log_snr, VP().log_snr(t))
+
+
+def test_samples_without_a_label_cost_nothing() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    label = torch.tensor([0, -1, 2, -1])
+    for smoothing in (0.0, 0.1):
+        loss = ClassificationObjective(smoothing=smoothing)(
+            nn.Identity(), Batch(logits, {"label": label}), SampleNoise(0, range(4))
+        )
+        assert loss.total[[1, 3]].tolist() == [0, 0]
+        assert (loss.total[[0, 2]] > 0).all()
+        (gradient,) = torch.autograd.grad(loss.total.sum(), logits)
+        assert gradient[[1, 3]].abs().max() == 0

@@ -167,6 +167,7 @@ class Perturbed(NetDenoiser):
 
 
 SPACES = ["F", "eps", "x_0", "v", "flow"]
+ONLY_IN = {"edm": ["x_0"]}  # it grows like the snr: elsewhere a few samples near the data would be all that counts
 
 
 # Every process with DDPM's weight and times, and every weight and times under one process.
@@ -183,7 +184,7 @@ def test_the_exact_denoiser_is_the_minimiser(process: str, weight: str, times: s
     noise = SampleNoise(1, range(n))
     component = (noise.uniform() * 2).long()
     x_0 = means[component] + stds[component] * noise.normal((2,), torch.float64)
-    for space in SPACES:
+    for space in ONLY_IN.get(weight, SPACES):
         kwargs: dict[str, Any] = {"space": space, "weight": WEIGHTS[weight](), "times": TIMES[times]()}
         objective = DenoisingObjective(**kwargs)
         # The same noise for all, so that the differences are those of the beliefs.

@@ -11,7 +11,10 @@ from unstir.errors import UserError, did_you_mean
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("unstir.cli.train", "train a model on a data source, or go on with a run"),
     "sample": ("unstir.cli.sample", "draw samples from a run into a picture, an animation, arrays or a folder"),
+    "edit": ("unstir.cli.edit", "fill, vary, blend or colour pictures with a run"),
     "evaluate": ("unstir.cli.evaluate", "judge a run's samples, or any others, by their distance to data"),
+    "compress": ("unstir.cli.compress", "a picture into a file of a few bytes, by a run's model"),
+    "decompress": ("unstir.cli.decompress", "the picture that such a file holds"),
     "data": ("unstir.cli.data", "data check SOURCE: what is in there, what is broken, which options to use"),
     "info": ("unstir.cli.info", "what a run is, how it went, how to use it"),
     "recipes": ("unstir.cli.recipes", "the list of recipes, or one recipe's full configuration"),
@@ -31,7 +34,7 @@ Help on one: unstir COMMAND --help"""
 
 def help_text() -> str:
     """What ``unstir --help`` prints."""
-    lines = [f"  {name:10s}{about}" for name, (_, about) in COMMANDS.items()]
+    lines = [f"  {name:12s}{about}" for name, (_, about) in COMMANDS.items()]
     return HELP.format(commands="\n".join(lines))
 
 

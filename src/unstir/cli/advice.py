@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from unstir.data import Condition, DataSpec
-from unstir.recipes import Recipe
+from unstir.recipes import DenoiserConfig, ModuleConfig, NoisyClassifierConfig, Recipe
+from unstir.recipes.module import class_of
 from unstir.run import Run
 
 
@@ -32,6 +33,26 @@ def sample_command(run: Run, spec: DataSpec) -> str:
     asked = {name: condition for name, condition in usable(spec).items() if not condition.frequencies}
     words = [word for name, condition in asked.items() for word in _example(name, condition)]
     return shlex.join(["unstir", "sample", str(run.folder), "-n", "64", *words, "--out", "samples.png"])
+
+
+def guide_command(run: Run, spec: DataSpec) -> str:
+    """Guides another run by this classifier."""
+    found = class_of(spec)
+    asked = _example(*found) if found else []
+    words = ["unstir", "sample", "RUN", "--classifier", str(run.folder), "--classifier-scale", "3", *asked]
+    return shlex.join(words)
+
+
+def use_command(run: Run, recipe: Recipe, spec: DataSpec) -> tuple[str, str]:
+    """What the run is good for, and how."""
+    what, command = USES[type(recipe.denoiser)]
+    return what, command(run, spec)
+
+
+USES: dict[type[ModuleConfig], tuple[str, Callable[[Run, DataSpec], str]]] = {
+    DenoiserConfig: ("sample", sample_command),
+    NoisyClassifierConfig: ("guide", guide_command),
+}
 
 
 def _twice(plan: float) -> str:

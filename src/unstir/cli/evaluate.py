@@ -1,12 +1,13 @@
-"""unstir evaluate RUN|FOLDER|FILE|NAME [--data SOURCE] [--split test] [--metrics fd kd is pr neighbours] [--features NAME] [-n N] ..."""
+"""unstir evaluate RUN|FOLDER|FILE|NAME [--data SOURCE] [--split test] [--metrics fd kd is pr neighbours nll] [--features NAME] [-n N] ..."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unstir.cli.arguments import parse, take
+from unstir.cli.likelihood import NllOptions, check_nll, data_to_judge, likelihood
 from unstir.cli.progress import decoding_progress
 from unstir.data import DataConfig
 from unstir.errors import UserError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from unstir.data import Dataset
     from unstir.evaluation.evaluate import Evaluation
+    from unstir.evaluation.metric import Metric
     from unstir.evaluation.report import Report
     from unstir.evaluation.samples import SampleSource
     from unstir.run import Run
@@ -37,7 +40,7 @@ Judges samples by their distance to data: those of a trained model (RUN), or tho
 
   --data SOURCE    what to compare with; default: what the run was trained on. Two files: unstir evaluate a.npz --data b.npz
   --split test     the test set of the data, where it has one
-  --metrics ...    fd kd is pr neighbours (default: fd kd pr)
+  --metrics ...    fd kd is pr neighbours (default: fd kd pr); nll: bits/dim of data under a RUN's model
   --features NAME  the feature space; default: by the kind of data
   -n N             how many samples (default: 2,048 of a run, all of anything else)
   --json FILE      write the result for programs too ("-": to standard output alone)
@@ -56,11 +59,12 @@ class EvaluateOptions:
     data: DataConfig = field(default_factory=DataConfig)
     """What to compare with, and how to read it (--data SOURCE; --split NAME)."""
     metrics: tuple[str, ...] = ("fd", "kd", "pr")
-    """fd: Fréchet distance. kd: kernel distance. is: Inception score. pr: precision, recall, density, coverage. neighbours: memorisation."""
+    """fd: Fréchet distance. kd: kernel distance. is: Inception score. pr: precision, recall, density, coverage. neighbours: memorisation.
+    nll: negative log-likelihood in bits/dim and nats, of a run's model."""
     features: str = ""
     """Feature space. Default: by the kind of data."""
     n: int = 0
-    """How many samples. Default: 2,048 of a run, all there are of anything else."""
+    """How many samples. Default: 2,048 of a run, all there are of anything else; for nll 256 samples of the data."""
     reference_samples: int = 10_000
     """Most samples of the data that are used: a random subset, always the same."""
     batch_size: int = 64
@@ -74,13 +78,14 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
-class RunOptions(SamplingConfig, EvaluateOptions):
+class RunOptions(SamplingConfig, EvaluateOptions, NllOptions):
     """What to judge, and by what; the sampler's options are as in ``unstir sample``."""
 
     seed: int = 0
     """Sample i depends on (seed, i) alone."""
     match_conditions: bool = True
-    """Ask for classes and other conditions in the data's own proportions; without it by --labels."""
+    """Ask for classes and other conditions in the data's own proportions; without it by --labels. For nll: tell the model the conditions
+    of each sample."""
 
 
 def main(words: list[str]) -> None:
@@ -101,7 +106,7 @@ def main(words: list[str]) -> None:
     options: EvaluateOptions = _run_options(run) if run else EvaluateOptions()
     options = parse(_with_data(options, source, split), rest, f"unstir evaluate {what}")
     _check(options, what)
-    evaluate(what, run, options)
+    evaluate(what, run, options, data_to_judge(options.data, split is not None))
 
 
 def _run_options(run: Run) -> RunOptions:
@@ -122,17 +127,21 @@ def _with_data(options: EvaluateOptions, source: str | None, split: str | None) 
 
 def _check(options: EvaluateOptions, what: str) -> None:
     """All that can be said before anything is read."""
-    from unstir.evaluation.metrics import metrics
+    from unstir.evaluation.metrics import NLL, metrics
     from unstir.media.files import check_writable
 
-    metrics(options.metrics)
+    distances = metrics(options.metrics)
+    if NLL in options.metrics and not isinstance(options, RunOptions):
+        raise UserError(f"nll judges a model by data, and {what} is no run folder: unstir evaluate RUN --metrics nll")
     if not options.data.source:
         raise UserError(
             f"compare {what} with what? unstir evaluate {what} --data SOURCE (a folder, a file, a built-in name)"
         )
     if options.n < 0 or options.batch_size < 1 or options.reference_samples < 4:
         raise UserError("-n and --batch-size must be positive, --reference-samples at least 4")
-    if options.n == 1:
+    if isinstance(options, RunOptions):
+        check_nll(options)
+    if options.n == 1 and distances:
         raise UserError("a distribution cannot be judged by 1 sample; give -n 2 or more, best thousands")
     if isinstance(options, RunOptions) and options.steps < 1:
         raise UserError(f"the number of steps must be positive, not {options.steps}")
@@ -146,21 +155,57 @@ def _check(options: EvaluateOptions, what: str) -> None:
 PICTURE_FORMATS = {".png": "PNG", ".webp": "WEBP"}
 
 
-def evaluate(what: str, run: Run | None, options: EvaluateOptions) -> None:
-    """Judges, and writes and prints the outcome."""
-    from unstir.evaluation.embed import Embedder
-    from unstir.evaluation.evaluate import Evaluation
-    from unstir.evaluation.features import feature_space
-    from unstir.evaluation.metrics import metrics
-    from unstir.evaluation.pairs import check_kind
+def evaluate(what: str, run: Run | None, options: EvaluateOptions, nll_data: DataConfig) -> None:
+    """Judges, and writes and prints the outcome.
+
+    Args:
+        nll_data: the data whose likelihood is asked for.
+    """
+    from unstir.evaluation.evaluate import hardware
+    from unstir.evaluation.metrics import NLL, metrics
+    from unstir.evaluation.report import Report
     from unstir.training.devices import disband, engine
 
     accelerator = engine(options.device)
-    device = _device(options.device, accelerator)
     console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False)
+    device = _device(options.device, accelerator)
+    chosen = metrics([*options.metrics, *(["neighbours"] if options.out else [])])
+    report: Report | None = None
+    if chosen:
+        report, picture = _judge_samples(what, run, options, chosen, device, accelerator, console)
+    if NLL in options.metrics:
+        assert run is not None
+        with _progress(console) as progress:
+            read = functools.partial(_load, accelerator=accelerator, console=console)
+            nll = likelihood(run.model(device), run, options, nll_data, read, accelerator, progress)
+        about = {"settings": dict(nll.settings), "seconds": round(nll.seconds, 1), "hardware": hardware(accelerator)}
+        report = dataclasses.replace(report, nll=nll) if report else Report.of_likelihood(str(run.folder), nll, about)
+    assert report is not None
+    if accelerator.is_main_process:
+        _tell(report, options)
+        _record(run, report)
+        if options.out:
+            picture()
+    disband(accelerator)
+
+
+def _judge_samples(
+    what: str,
+    run: Run | None,
+    options: EvaluateOptions,
+    chosen: dict[str, Metric],
+    device: torch.device,
+    accelerator: Accelerator,
+    console: Console,
+) -> tuple[Report, Callable[[], None]]:
+    """(how far the samples are from the data, what draws the picture of the nearest neighbours)."""
+    from unstir.evaluation.embed import Embedder
+    from unstir.evaluation.evaluate import Evaluation
+    from unstir.evaluation.features import feature_space
+    from unstir.evaluation.pairs import check_kind
+
     data = _load(options.data, accelerator, console)
     cache = options.data.cache_folder()
-    chosen = metrics([*options.metrics, *(["neighbours"] if options.out else [])])
     if options.out:
         check_kind(data.spec)
     source = _source(what, run, options, data, device, accelerator, console)
@@ -172,12 +217,7 @@ def evaluate(what: str, run: Run | None, options: EvaluateOptions) -> None:
     judge = Evaluation(chosen, data, cache, training, options.reference_samples)
     with _progress(console) as progress:
         report = judge(source, n, Embedder(space, accelerator, options.batch_size, progress))
-    if accelerator.is_main_process:
-        _tell(report, options)
-        _record(run, report)
-        if options.out:
-            _picture(options.out, report, source, judge)
-    disband(accelerator)
+    return report, functools.partial(_picture, options.out, report, source, judge)
 
 
 def _device(name: str, accelerator: Accelerator) -> torch.device:

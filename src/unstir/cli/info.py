@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from unstir.cli.advice import condition_lines, continue_command, sample_command
+from unstir.cli.advice import condition_lines, continue_command, use_command
 from unstir.cli.progress import span
 from unstir.data import DataSpec
 from unstir.errors import UserError
 from unstir.evaluation.record import last as last_evaluation
-from unstir.recipes import Recipe
+from unstir.recipes import DenoiserConfig, Recipe
 from unstir.recipes.serial import to_dict
 from unstir.run import Run
+from unstir.training.accuracy import read_accuracy
 from unstir.training.checkpoint import Checkpoints
 
 
@@ -38,15 +39,18 @@ def _entry(value: Any) -> str:
 def what(run: Run, name: str, recipe: Recipe, spec: DataSpec) -> list[str]:
     """What the run is."""
     data, sampling = run.data_set(), recipe.sampling
-    return [
+    lines = [
         f"{run.folder}: recipe {name} on {data.get('source')}",
         f"  data       {data.get('count', 0):,} samples, {spec.kind} {'x'.join(map(str, spec.shape))}, {spec.dtype}",
         f"  process    {_entry(recipe.process)}",
         f"  network    {_entry(recipe.network)}",
+        f"  trained    {_entry(recipe.denoiser)}",
         f"  objective  {_entry(recipe.objective)}",
-        f"  sampling   {_entry(sampling.sampler)}, {sampling.steps} steps, grid {_entry(sampling.grid)}, "
-        f"guidance scale {sampling.guidance_scale:g}",
     ]
+    if isinstance(recipe.denoiser, DenoiserConfig):
+        how = f"{_entry(sampling.sampler)}, {sampling.steps} steps, grid {_entry(sampling.grid)}"
+        lines.append(f"  sampling   {how}, guidance scale {sampling.guidance_scale:g}")
+    return lines
 
 
 def how_it_went(run: Run) -> list[str]:
@@ -59,6 +63,8 @@ def how_it_went(run: Run) -> list[str]:
             f"  training   {last['step']:,} steps in {span(last['seconds'])}, {last['samples_per_second']:.0f} samples/s, "
             f"loss {first['loss']:.4f} -> {last['loss']:.4f}"
         )
+    if (accuracy := read_accuracy(run.accuracy_file)) is not None:
+        lines.append(f"  accuracy   {accuracy}")
     if (judged := last_evaluation(run.folder)) is not None:
         lines += [f"  evaluated  {judged['date'][:10]}", *(f"    {line}" for line in judged["lines"])]
     return lines
@@ -66,8 +72,9 @@ def how_it_went(run: Run) -> list[str]:
 
 def how_to_use(run: Run, recipe: Recipe, spec: DataSpec) -> list[str]:
     """Conditions, and commands that work."""
+    what, command = use_command(run, recipe, spec)
     return [
         *condition_lines(spec),
-        f"  sample     {sample_command(run, spec)}",
+        f"  {what:9s}  {command}",
         f"  go on      {continue_command(run, recipe)}",
     ]

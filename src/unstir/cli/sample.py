@@ -16,9 +16,11 @@ from unstir.cli.advice import condition_lines
 from unstir.cli.arguments import parse, take, wants_help
 from unstir.data import DataSpec
 from unstir.errors import UserError
+from unstir.media.strip import check_strip, write_strip
 from unstir.media.write import check_path, write
 from unstir.model import SHOWN, Model
 from unstir.recipes import SamplingConfig
+from unstir.recipes.module import class_of
 from unstir.run import Run
 
 USAGE = """usage: unstir sample RUN [-n N] [options] [--out FILE.png|.npz|.npy|.csv|.gif|.webp|FOLDER]
@@ -43,6 +45,8 @@ class SampleOptions(SamplingConfig):
     """cpu, cuda or mps; default: the best there is."""
     out: str = ""
     """A file, whose ending decides the format, or a folder for one file a sample. Default: a picture in the run folder."""
+    beliefs: bool = False
+    """Show what the model believed the data to be at each step: an animation, or in a .png the first samples from left to right."""
 
 
 def main(words: list[str]) -> None:
@@ -55,12 +59,23 @@ def main(words: list[str]) -> None:
     run = Run.open(words[0])
     rest = ["--n" if word == "-n" else word for word in words[1:]]
     _, recipe, spec = run.read_recipe()
+    spec = _with_classes(spec, take(list(rest), "--classifier") or recipe.sampling.classifier)
     given = {name: take(rest, f"--{name}") for name in spec.conditions}
     if wants_help(rest):
         print("\n".join(condition_lines(spec)))
     recommended = {f.name: getattr(recipe.sampling, f.name) for f in dataclasses.fields(SamplingConfig)}
     options = parse(SampleOptions(**recommended), _checked(rest, spec), f"unstir sample {run.folder}")
     draw(run, options, {name: value for name, value in given.items() if value is not None})
+
+
+def _with_classes(spec: DataSpec, classifier: str) -> DataSpec:
+    """The description of the data, with the class that a classifier guides by."""
+    if not classifier:
+        return spec
+    _, _, other = Run.open(classifier).read_recipe()
+    if (found := class_of(other)) is None or found[0] in spec.conditions:
+        return spec
+    return dataclasses.replace(spec, conditions={**spec.conditions, found[0]: found[1]})
 
 
 def _checked(words: list[str], spec: DataSpec) -> list[str]:
@@ -76,7 +91,8 @@ def _checked(words: list[str], spec: DataSpec) -> list[str]:
 
 def layout(model: Model, options: SampleOptions, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """(how many samples, their conditions): some of every class where neither was said."""
-    count, labels = model.showcase(4 if Path(options.out).suffix in ANIMATIONS and model.spec.kind == "image" else 0)
+    columns = 4 if Path(options.out).suffix in ANIMATIONS and model.spec.kind == "image" else 0
+    count, labels = model.showcase(columns, options)
     if options.n or options.labels != "cycle" or set(labels) & set(given):
         return options.n or SHOWN[model.spec.kind], given
     return count, {**given, **labels}
@@ -91,6 +107,8 @@ def draw(run: Run, options: SampleOptions, given: dict[str, str]) -> None:
     out = Path(options.out) if options.out else run.samples / f"samples-seed{options.seed}.png"
     check_path(out, model.spec)
     animate = out.suffix in ANIMATIONS
+    if options.beliefs and not animate:
+        check_strip(out, model.spec)
     states: list[list[np.ndarray[Any, Any]]] = []
     pieces: list[torch.Tensor] = []
     labels: list[int] = []
@@ -103,13 +121,18 @@ def draw(run: Run, options: SampleOptions, given: dict[str, str]) -> None:
             for step in model.trajectory(indices, options, seed=options.seed, **cond):
                 progress.advance(task, len(indices))
                 x = step.x_s
-                if animate:
+                if options.beliefs:
+                    frames.append(model.spec.to_data(step.prediction.x_0))
+                elif animate:
                     frames.append(model.spec.to_data(_shown(model, step.x_t, step.t)))
             pieces.append(x.cpu())
             states.append(frames)
             labels += _classes(model, cond, options, indices)
     x_0 = model.spec.to_data(torch.cat(pieces))
-    trajectory = [np.concatenate(parts) for parts in zip(*states, strict=True)] if animate else None
+    trajectory = [np.concatenate(parts) for parts in zip(*states, strict=True)] if any(states) else None
+    if trajectory and not animate:
+        print(f"what was believed of {n} samples: {write_strip([*trajectory, x_0], out, model.spec)}")
+        return
     files = write(x_0, out, model.spec, labels=labels or None, trajectory=trajectory)
     print(f"{n} samples: {files[0] if len(files) == 1 else out}")
 
@@ -123,7 +146,7 @@ def _shown(model: Model, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 def _classes(model: Model, cond: dict[str, Any], options: SampleOptions, indices: range) -> list[int]:
     """The class of every sample, where the model has classes."""
     rows = model.conditions(cond, options, options.seed, indices)
-    classes = (rows[name] for name, c in model.spec.conditions.items() if c.named)
+    classes = (rows[name] for name, c in model.known(options).items() if c.named)
     return next((row.tolist() for row in classes), [])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from unstir.cli.advice import continue_command, sample_command
+from unstir.cli.advice import continue_command, use_command
 from unstir.cli.arguments import parse, take
 from unstir.cli.progress import TrainingDisplay, decoding_progress
 from unstir.errors import UserError
@@ -92,7 +92,8 @@ def _start(words: list[str]) -> None:
         raise UserError(
             f"{run.folder} is a run already. Go on with it: unstir train --resume {run.folder}   Or choose another --out."
         )
-    _train(run, name, dataclasses.replace(recipe, data=_findable(recipe.data)), resume=False)
+    recipe = dataclasses.replace(recipe, data=_findable(recipe.data), sampling=_with_paths(recipe.sampling))
+    _train(run, name, recipe, resume=False)
 
 
 def _findable(data: Any) -> Any:
@@ -102,6 +103,17 @@ def _findable(data: Any) -> Any:
     path = Path(data.source).expanduser()
     return (
         dataclasses.replace(data, source=str(path.resolve())) if data.source not in BUILTIN and path.exists() else data
+    )
+
+
+def _with_paths(sampling: Any) -> Any:
+    """The sampling section with paths of other runs that lead to them from any folder."""
+
+    def findable(name: str) -> str:
+        return str(Path(name).expanduser().resolve()) if name else name
+
+    return dataclasses.replace(
+        sampling, classifier=findable(sampling.classifier), autoguidance=findable(sampling.autoguidance)
     )
 
 
@@ -146,7 +158,6 @@ def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
 def _train_with(accelerator: Any, run: Any, name: str, recipe: Any, *, resume: bool) -> int:
     """The exit status: 0 at the end, or 130 if it was stopped."""
     from unstir.data import load
-    from unstir.figures import write_figure
     from unstir.training.session import Session
 
     console = Console(quiet=not accelerator.is_main_process, highlight=False)
@@ -179,10 +190,9 @@ def _train_with(accelerator: Any, run: Any, name: str, recipe: Any, *, resume: b
         return 130
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with console.status("drawing samples"):
-        picture, model = session.write_samples(), session.model()
-        figure = write_figure(model, session.dataset, run.samples) if session.main else None
-    _say_end(console, session, run, [path for path in (picture, figure) if path])
+    with console.status("looking at what was learnt"):
+        shown = session.show(final=True)
+    _say_end(console, session, run, shown)
     return 0
 
 
@@ -214,7 +224,7 @@ def _tensorboard(folder: Path) -> Any:
 def _say_what(console: Console, session: Any, run: Any) -> None:
     spec, data = session.dataset.spec, session.dataset
     shape = "x".join(map(str, spec.shape))
-    weights = sum(p.numel() for p in session.denoiser.parameters())
+    weights = sum(p.numel() for p in session.module.parameters())
     conditions = ", ".join(
         f"{n} ({c.size} {'classes' if c.named else 'groups found'})" if c.kind == "class" else n
         for n, c in spec.conditions.items()
@@ -227,9 +237,13 @@ def _say_what(console: Console, session: Any, run: Any) -> None:
     )
 
 
-def _say_end(console: Console, session: Any, run: Any, pictures: list[Path]) -> None:
+def _say_end(console: Console, session: Any, run: Any, shown: Any) -> None:
     console.print(f"Trained {session.state.step:,} steps in {session.state.seconds / 60:.1f} minutes.")
-    console.print(f"  samples      {', '.join(map(str, pictures))}", soft_wrap=True)
-    console.print(f"  run folder   {run.folder}", soft_wrap=True)
-    console.print(f"  sample more  {sample_command(run, session.dataset.spec)}", soft_wrap=True)
-    console.print(f"  go on        {continue_command(run, session.recipe)}", soft_wrap=True)
+    what, command = use_command(run, session.recipe, session.dataset.spec)
+    for name, text in (
+        *shown.lines,
+        ("run folder", run.folder),
+        (what, command),
+        ("go on", continue_command(run, session.recipe)),
+    ):
+        console.print(f"  {name:11s}  {text}", markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from unstir.data import Dataset
 from unstir.errors import UserError
@@ -74,7 +75,7 @@ class Evaluation:
             about={
                 "settings": dict(source.settings),
                 "seconds": round(time.perf_counter() - begun, 1),
-                "hardware": hardware(embedder),
+                "hardware": hardware(embedder.accelerator),
             },
         )
 
@@ -111,8 +112,8 @@ def _enough(real: Reference) -> bool:
     return min(real.real.count, real.rest.count) >= 20
 
 
-def hardware(embedder: Embedder) -> str:
+def hardware(accelerator: Accelerator) -> str:
     """What computed it: 'cpu x 2' for two processes, a GPU by its name."""
-    device, processes = embedder.accelerator.device, embedder.accelerator.num_processes
+    device, processes = accelerator.device, accelerator.num_processes
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return name if processes == 1 else f"{name} x {processes}"

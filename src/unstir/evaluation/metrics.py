@@ -1,4 +1,4 @@
-"""The table of metrics."""
+"""The table of metrics: of samples. What judges the model itself, its likelihood, is in ``nll``."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ METRICS: dict[str, type[Metric]] = {
     "neighbours": Neighbours,
 }
 
+NLL = "nll"
+"""The name of the negative log-likelihood, which looks at no samples."""
 ALSO_CALLED = {"fid": "fd", "kid": "kd"}
 """The field's names. The names in reports stay those of what was computed: FID and KID only in the real Inception's features."""
 
 
 def metrics(names: Iterable[str]) -> dict[str, Metric]:
-    """Metrics by their names, each once, in the order given.
+    """Metrics of samples by their names, each once, in the order given; nll, which is none, is passed over.
 
     Raises:
-        UserError: an unknown name, or one that is not there yet.
+        UserError: an unknown name.
     """
     chosen: dict[str, Metric] = {}
     for name in names:
         key = ALSO_CALLED.get(name, name)
-        if key == "nll":
-            raise UserError(
-                "nll, the negative log-likelihood, comes with unstir's likelihood part, which is not there yet"
-            )
+        if key == NLL:
+            continue
         if key not in METRICS:
-            raise UserError(f"unknown metric '{name}'; {did_you_mean(name, [*METRICS, 'nll'])}")
+            raise UserError(f"unknown metric '{name}'; {did_you_mean(name, [*METRICS, NLL])}")
         chosen[key] = METRICS[key]()
     return chosen

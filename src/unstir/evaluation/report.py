@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstir.evaluation.metric import Metric, Row, Value
+
+if TYPE_CHECKING:
+    from unstir.evaluation.nll import NLL
 
 INCEPTION_NAMES = {"FD": "FID", "KD": "KID"}
 """What the field calls these in the real Inception's features, and in no others."""
@@ -27,6 +30,7 @@ class Report:
         floors: the same for real samples (``floor_n`` of them, against ``rest_n``): what a perfect model would get.
         dimension: of the features.
         about: settings, seed, time and hardware, for the record.
+        nll: the likelihood of data under the model, where it was asked for; there need be no metrics of samples then.
     """
 
     samples: str
@@ -42,6 +46,12 @@ class Report:
     rest_n: int = 0
     dimension: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
+    nll: NLL | None = None
+
+    @classmethod
+    def of_likelihood(cls, samples: str, nll: NLL, about: Mapping[str, Any]) -> Report:
+        """Of a likelihood alone."""
+        return cls(samples, nll.data, "", False, nll.n, nll.n, {}, {}, about=about, nll=nll)
 
     def title(self, row: Row) -> str:
         """'FD[efficientnet-lite0, n=10000]': a number's name with its space and count."""
@@ -61,12 +71,16 @@ class Report:
                 if floors:
                     text += f"   (real data: {format(floors[i].value, row.unit)})"
                 lines.append((self.title(row), text))
+        if self.nll is not None:
+            lines.append(self.nll.row())
         width = max((len(title) for title, _ in lines), default=0)
         return [f"{title:{width}s}  {text}" for title, text in lines]
 
     def lines(self) -> list[str]:
         """Everything a person should read."""
         head = f"{self.samples}: {self.n:,} samples against {self.reference_n:,} of {self.reference}"
+        if not self.metrics:
+            head = f"{self.samples}: the likelihood of {self.n:,} samples of {self.reference}"
         foot = []
         if self.floors:
             foot = [f"real data: {self.floor_n:,} other samples of {self.reference} against {self.rest_n:,} of it"]
@@ -78,7 +92,7 @@ class Report:
 
     def warnings(self) -> list[str]:
         """What makes these numbers less than they seem."""
-        found = []
+        found = list(self.nll.warnings()) if self.nll is not None else []
         fewest = min(self.n, self.reference_n)
         if "fd" in self.values:
             if fewest <= self.dimension:
@@ -102,7 +116,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: for each metric its value, error, features, counts, and what real data would get."""
-        return {key: self._one(key, value) for key, value in self.values.items()}
+        found = {key: self._one(key, value) for key, value in self.values.items()}
+        return found if self.nll is None else {**found, "nll": _finite(self.nll.to_json())}
 
     def _one(self, key: str, value: Value) -> dict[str, Any]:
         entry: dict[str, Any] = {
@@ -121,7 +136,7 @@ class Report:
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
+    """JSON has no NaN. (Lists hold none.)"""
     return {
         key: _finite(v) if isinstance(v, Mapping) else None if isinstance(v, float) and not math.isfinite(v) else v
         for key, v in values.items()

@@ -73,7 +73,7 @@ class RunSource(SampleSource):
         self.model = model
         self._sampling = settings
         self._seed = seed
-        self._conditions = conditions_like(like, model.spec.conditions) if like is not None else {}
+        self._conditions: dict[str, Any] = {} if like is None else dict(conditions_like(like, model.known(settings)))
 
     def draw(self, numbers: Sequence[int]) -> Array:
         steps = self.model.trajectory(numbers, self._sampling, seed=self._seed, **self._conditions)

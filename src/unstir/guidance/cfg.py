@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 
 import torch
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from unstir.conditioning.null import null_like
 from unstir.denoiser import Denoiser
+from unstir.guidance.interval import EVERYWHERE, Interval, scale_within
+from unstir.guidance.rescale import restore_std
 from unstir.prediction import Prediction
 
 
@@ -40,22 +41,23 @@ class ClassifierFreeGuidance(Denoiser):
         denoiser: trained with its conditions dropped out some of the time.
         scale: guidance scale.
         interval: (lowest, highest) noise level sigma / alpha at which to guide.
+        rescale: how much of the contrast that guidance adds is taken back, 0 to 1 (``restore_std``; the paper: 0.7).
     """
 
-    def __init__(self, denoiser: Denoiser, scale: float, interval: tuple[float, float] = (0.0, math.inf)) -> None:
+    def __init__(
+        self, denoiser: Denoiser, scale: float, interval: Interval = EVERYWHERE, *, rescale: float = 0.0
+    ) -> None:
         super().__init__(denoiser.process)
         self.denoiser = denoiser
         self.scale = scale
         self.interval = interval
+        self.rescale = rescale
 
     def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
-        ratio = self.process.sigma(t) / self.process.alpha(t)
-        inside = (ratio >= self.interval[0]) & (ratio <= self.interval[1])
-        if self.scale == 1 or not cond or not bool(inside.any()):
+        scale = scale_within(self.process, t, self.scale, self.interval, x_t, outside=1.0) if cond else None
+        if scale is None:
             return self.denoiser(x_t, t, **cond)
         both = {name: torch.cat([null_like(value), value]) for name, value in cond.items()}
         t_both = t if t.ndim == 0 else torch.cat([t, t])
         uncond, conditional = batched(self.denoiser(torch.cat([x_t, x_t]), t_both, **both), 2)
-        scale = torch.where(inside, self.scale, torch.ones_like(ratio))  # with two numbers it would be float32
-        scale = scale if scale.ndim == 0 else scale.to(x_t.dtype).to(x_t.device).reshape(-1, *[1] * (x_t.ndim - 1))
-        return uncond.extrapolate(conditional, scale)
+        return restore_std(uncond.extrapolate(conditional, scale), conditional, self.rescale)

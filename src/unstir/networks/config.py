@@ -14,7 +14,8 @@ from unstir.data.spec import DataSpec
 class NetworkConfig(ABC):
     """The size of a network. A new network is a frozen dataclass like this, its module, and a line in ``NETWORKS``.
 
-    The module is called with x (B, C, ...), c_noise (B,) and conditions by name, and gives F (B, out_channels, ...).
+    The module is called with x (B, C, ...), c_noise (B,) and conditions by name, and gives F (B, out_channels, ...), or
+    (B, out_channels) where it is ``pooled``.
     """
 
     @abstractmethod
@@ -26,3 +27,8 @@ class NetworkConfig(ABC):
             out_channels: of F; more than the data's where the network gives more than F.
             in_channels: of x; by default the data's.
         """
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it gives one vector (B, out_channels) for each sample, whatever the sample's grid."""
+        return False

@@ -56,6 +56,15 @@ class UNetConfig(NetworkConfig):
     def build(self, spec: DataSpec, out_channels: int, in_channels: int | None = None) -> nn.Module:
         if spec.rank == 0:
             raise UserError(f"a U-Net works on signals, pictures and volumes, not on {spec.kind}; use --network mlp")
+        self.check_sizes()
+        return self.in_memory_order(UNet(self, spec, in_channels or spec.shape[0], out_channels), spec)
+
+    def check_sizes(self) -> None:
+        """Refuses sizes of which no network can be made.
+
+        Raises:
+            UserError: with the field.
+        """
         sizes = (*self.multipliers, self.channels, self.blocks, self.middle, self.head_channels, self.patch)
         if not self.multipliers or min(sizes) < 1:
             raise UserError(
@@ -65,7 +74,9 @@ class UNetConfig(NetworkConfig):
             raise UserError(
                 f"network.attention {self.attention} names levels that are not there: 0 to {len(self.multipliers) - 1}"
             )
-        network = UNet(self, spec, in_channels or spec.shape[0], out_channels)
+
+    def in_memory_order(self, network: nn.Module, spec: DataSpec) -> nn.Module:
+        """The network with its channels innermost in memory, where that is asked for and possible."""
         if self.channels_last and spec.rank > 1:
             network.to(memory_format=torch.channels_last if spec.rank == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
         return network

@@ -1,11 +1,27 @@
 """Objectives, and the tables of their parts."""
 
+from unstir.objectives.classification import NoisyClassificationObjective
 from unstir.objectives.denoising import DenoisingObjective
-from unstir.objectives.objective import Batch, Loss, Objective
+from unstir.objectives.objective import Batch, Companion, Loss, Objective
 from unstir.objectives.times import TIMES, LogitNormal, LogNormal, Times, UniformTimes
-from unstir.objectives.weighting import P2, WEIGHTS, Constant, MinSNR, Weight
+from unstir.objectives.variational import HybridObjective, VariationalObjective
+from unstir.objectives.weighting import (
+    P2,
+    WEIGHTS,
+    Constant,
+    EDMWeight,
+    LearnedUncertainty,
+    MinSNR,
+    SigmoidWeight,
+    Weight,
+)
 
-OBJECTIVES: dict[str, type[Objective]] = {"denoising": DenoisingObjective}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "denoising": DenoisingObjective,
+    "hybrid": HybridObjective,
+    "variational": VariationalObjective,
+    "noisy-classification": NoisyClassificationObjective,
+}
 
 __all__ = [
     "OBJECTIVES",
@@ -13,14 +29,21 @@ __all__ = [
     "TIMES",
     "WEIGHTS",
     "Batch",
+    "Companion",
     "Constant",
     "DenoisingObjective",
+    "EDMWeight",
+    "HybridObjective",
+    "LearnedUncertainty",
     "LogNormal",
     "LogitNormal",
     "Loss",
     "MinSNR",
+    "NoisyClassificationObjective",
     "Objective",
+    "SigmoidWeight",
     "Times",
     "UniformTimes",
+    "VariationalObjective",
     "Weight",
 ]

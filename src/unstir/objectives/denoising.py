@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from unstir.conditioning.null import drop
 from unstir.denoiser import Denoiser, NetDenoiser
-from unstir.objectives.objective import Batch, Loss, Objective
-from unstir.objectives.times import Times, UniformTimes
+from unstir.objectives.objective import Batch, Companion, Loss, Objective
+from unstir.objectives.times import Times, UniformTimes, spread
 from unstir.objectives.weighting import Constant, Weight
 from unstir.parameterization import PARAMETERIZATIONS
+from unstir.prediction import Prediction
+from unstir.process import Process
 from unstir.sampling import SampleNoise
 
 Space = Literal["F", "eps", "x_0", "v", "flow"]
@@ -28,6 +29,7 @@ class DenoisingObjective(Objective):
         P2             eps   1 / (k + snr)^gamma    uniform
         min-SNR        x_0   min(snr, gamma)        uniform
         EDM            F     1                      log-normal
+        EDM2           F     1 / exp(u(t)), learned log-normal
         rectified flow flow  1                      logit-normal
 
     Equation:
@@ -35,6 +37,8 @@ class DenoisingObjective(Objective):
     Source:
         Ho, Jain & Abbeel 2020, eq. 14 and algorithm 1, https://arxiv.org/abs/2006.11239; Karras et al. 2022, eq. 8, https://arxiv.org/abs/2206.00364
     """
+
+    trains: ClassVar[type[nn.Module]] = Denoiser
 
     space: Space = "eps"
     """Where the error is measured: the name of a parameterisation, or F for the network's own output."""
@@ -49,30 +53,37 @@ class DenoisingObjective(Objective):
 
     def draw_times(self, denoiser: Denoiser, rng: SampleNoise) -> Tensor:
         """(B,) float64 training times."""
-        u = rng.uniform()
-        if self.stratified:
-            # Position i of the (global) batch draws from one of its `batch` equal slices, whichever process it is on.
-            count = rng.total
-            u = (torch.tensor(rng.indices, dtype=torch.float64) % count + u) / count
-        return self.times.quantile(denoiser.process, u)
+        return self.times.quantile(denoiser.process, spread(rng, self.stratified))
 
-    def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise) -> Loss:
+    def companion(self, process: Process) -> Companion | None:
+        return self.weight.companion()
+
+    def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None = None) -> Loss:
         assert isinstance(module, Denoiser)
-        denoiser = module
-        t = self.draw_times(denoiser, rng)
-        eps = rng.normal_like(batch.x)
-        cond = dict(batch.cond)
-        if self.dropout > 0:
-            dropped = (rng.uniform() < self.dropout).to(batch.x.device)
-            cond = {name: drop(value, dropped) for name, value in cond.items()}
-        prediction = denoiser(denoiser.process.add_noise(batch.x, t, eps), t, **cond)
-        errors = (prediction.x_0 - batch.x, prediction.eps - eps, prediction.alpha, prediction.sigma)
-        if self.space == "F":  # what F means is the network's own business
-            assert isinstance(denoiser, NetDenoiser)
-            error = denoiser.raw_error(*errors)
-        else:
-            error = PARAMETERIZATIONS[self.space].mix(*errors, sigma_data=1.0)
-        log_snr = denoiser.process.log_snr(t)
-        weight = self.weight(log_snr).to(error.dtype).to(error.device)
-        total = weight * error.square().flatten(1).mean(1)
-        return Loss(total, {"loss": total}, log_snr)
+        t = self.draw_times(module, rng)
+        prediction, eps = believe(module, batch, t, rng, self.dropout)
+        error = squared_error(module, prediction, batch.x, eps, self.space)
+        log_snr = module.process.log_snr(t)
+        total = self.weight.weigh(error, log_snr, companion)
+        return Loss(total, {"loss": total} if companion is None else {"loss": total, "error": error}, log_snr)
+
+
+def believe(denoiser: Denoiser, batch: Batch, t: Tensor, rng: SampleNoise, dropout: float) -> tuple[Prediction, Tensor]:
+    """What a denoiser believes of the batch noised to times t (B,), and the noise (B, ...); some samples lose their conditions."""
+    eps = rng.normal_like(batch.x)
+    cond = dict(batch.cond)
+    if dropout > 0:
+        dropped = (rng.uniform() < dropout).to(batch.x.device)
+        cond = {name: drop(value, dropped) for name, value in cond.items()}
+    return denoiser(denoiser.process.add_noise(batch.x, t, eps), t, **cond), eps
+
+
+def squared_error(denoiser: Denoiser, prediction: Prediction, x_0: Tensor, eps: Tensor, space: Space) -> Tensor:
+    """(B,) the mean over entries of the belief's squared error in a space."""
+    errors = (prediction.x_0 - x_0, prediction.eps - eps, prediction.alpha, prediction.sigma)
+    if space == "F":  # what F means is the network's own business
+        assert isinstance(denoiser, NetDenoiser)
+        error = denoiser.raw_error(*errors)
+    else:
+        error = PARAMETERIZATIONS[space].mix(*errors, sigma_data=1.0)
+    return error.square().flatten(1).mean(1)

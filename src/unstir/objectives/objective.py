@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unstir.data.spec import DataSpec
+from unstir.process import Process
 from unstir.sampling import SampleNoise
 
 
@@ -27,16 +30,52 @@ class Loss:
         total: (B,) the loss of each sample, whose mean is minimised.
         parts: (B,) each, by name, for the record.
         log_snr: (B,) at which noise level each sample was trained, so that a loss that is not finite can be placed.
+        seen: (B,) each, by name: what the objective's companion is to take in after the step.
     """
 
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     log_snr: Tensor | None = None
+    seen: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Companion(nn.Module):
+    """What an Objective learns or remembers while it trains: parameters, which Adam changes together with the network's weights, and
+    buffers.
+
+    Training holds it beside the module: it is in the checkpoints, comes back to the bit, and is the same on all processes. It is
+    not part of the model.
+    """
+
+    def take_in(self, seen: Mapping[str, Tensor]) -> None:
+        """Called after every step with ``Loss.seen`` of the whole batch, in the batch's order, on the CPU; here it does nothing."""
 
 
 class Objective(ABC):
     """What training minimises. A new one is a frozen dataclass and a line in ``OBJECTIVES``."""
 
+    trains: ClassVar[type[nn.Module]] = nn.Module
+    """The kind of module that it is for."""
+
+    def fitted(self, spec: DataSpec) -> Objective:
+        """This objective with the fields that it takes from the data; most take none."""
+        return self
+
+    def companion(self, process: Process) -> Companion | None:
+        """A fresh companion, for an objective that learns or remembers something itself; most do not."""
+        return None
+
     @abstractmethod
-    def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise) -> Loss:
-        """The loss of every sample of the batch; all randomness comes from ``rng``."""
+    def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None = None) -> Loss:
+        """The loss of every sample of the batch; all randomness comes from ``rng``.
+
+        Args:
+            companion: this objective's, during training; an objective that has none is called without.
+        """
+
+
+def loss_of(
+    objective: Objective, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None
+) -> Loss:
+    """The objective's loss, with its companion where it has one."""
+    return objective(module, batch, rng) if companion is None else objective(module, batch, rng, companion)

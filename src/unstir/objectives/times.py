@@ -9,6 +9,17 @@ import torch
 from torch import Tensor
 
 from unstir.process import Process
+from unstir.sampling import SampleNoise
+
+
+def spread(rng: SampleNoise, stratified: bool) -> Tensor:
+    """(B,) float64 in [0, 1): each sample's own draw, or spread evenly over the batch, which is the same distribution and leaves
+    less noise in the gradient."""
+    u = rng.uniform()
+    if not stratified:
+        return u
+    # Position i of the (global) batch draws from one of its `total` equal slices, whichever process it is on.
+    return (torch.tensor(rng.indices, dtype=torch.float64) % rng.total + u) / rng.total
 
 
 class Times(ABC):

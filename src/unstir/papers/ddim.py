@@ -5,6 +5,7 @@ The paper writes alpha_t for what DDPM calls alpha_bar_t, and so does this file.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -36,4 +37,24 @@ def sample(
         direction = (1 - a_next - sigma**2).clamp(min=0).sqrt() * eps_t  # eq. 12, "direction pointing to x_t"
         noise = sigma * eps[i] if sigma > 0 else torch.zeros_like(x)  # eq. 12, "random noise"
         x = a_next.sqrt() * predicted_x_0 + direction + noise
+    return x
+
+
+def encode(eps_theta: Callable[[Tensor, int], Tensor], x: Tensor, tau: list[int], alpha: Tensor) -> Tensor:
+    """The reverse of sampling with eta = 0: from x at time tau[0] up to time tau[-1], by Euler steps of the ODE.
+
+    Equation:
+        x_{t+dt} / sqrt(alpha_{t+dt}) = x_t / sqrt(alpha_t) + (sqrt((1 - alpha_{t+dt}) / alpha_{t+dt}) - sqrt((1 - alpha_t) / alpha_t)) eps_theta(x_t)
+    Source:
+        Song, Meng & Ermon 2021, eq. 13 turned round (section 4.3), https://arxiv.org/abs/2010.02502
+
+    Args:
+        x: at time tau[0] > 0.
+        tau: increasing.
+        alpha: alpha[t], t = 0..T, with alpha[0] = 1.
+    """
+    for t, t_next in itertools.pairwise(tau):
+        a, a_next = alpha[t], alpha[t_next]
+        d_sigma = ((1 - a_next) / a_next).sqrt() - ((1 - a) / a).sqrt()  # sigma = sqrt((1 - alpha) / alpha) of eq. 14
+        x = a_next.sqrt() * (x / a.sqrt() + d_sigma * eps_theta(x, t))
     return x

@@ -1,13 +1,16 @@
 """Recipes by name. A new one is a small file here and a line in ``RECIPES``."""
 
 from unstir.errors import UserError, did_you_mean
+from unstir.recipes.classifier import classifier
 from unstir.recipes.ddpm import ddpm
 from unstir.recipes.ecg import ecg
 from unstir.recipes.edm import edm
-from unstir.recipes.improved_ddpm import improved_ddpm
+from unstir.recipes.improved_ddpm import improved_ddpm, improved_ddpm_vlb
+from unstir.recipes.ncsn import ncsn, ncsnv2
 from unstir.recipes.quick import quick
-from unstir.recipes.recipe import DenoiserConfig, Recipe, SamplingConfig
+from unstir.recipes.recipe import DenoiserConfig, Guides, ModuleConfig, NoisyClassifierConfig, Recipe, SamplingConfig
 from unstir.recipes.rectified_flow import rectified_flow
+from unstir.recipes.score_sde import score_sde_subvp, score_sde_ve, score_sde_vp
 from unstir.recipes.sprites import sprites
 from unstir.recipes.swiss_roll import swiss_roll
 
@@ -15,11 +18,18 @@ RECIPES: dict[str, Recipe] = {
     "quick": quick,
     "ddpm": ddpm,
     "improved-ddpm": improved_ddpm,
+    "improved-ddpm-vlb": improved_ddpm_vlb,
     "edm": edm,
     "rectified-flow": rectified_flow,
     "sprites": sprites,
     "swiss-roll": swiss_roll,
     "ecg": ecg,
+    "ncsn": ncsn,
+    "ncsnv2": ncsnv2,
+    "score-sde-vp": score_sde_vp,
+    "score-sde-subvp": score_sde_subvp,
+    "score-sde-ve": score_sde_ve,
+    "classifier": classifier,
 }
 
 
@@ -34,4 +44,13 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-__all__ = ["RECIPES", "DenoiserConfig", "Recipe", "SamplingConfig", "recipe"]
+__all__ = [
+    "RECIPES",
+    "DenoiserConfig",
+    "Guides",
+    "ModuleConfig",
+    "NoisyClassifierConfig",
+    "Recipe",
+    "SamplingConfig",
+    "recipe",
+]

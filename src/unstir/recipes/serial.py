@@ -17,6 +17,7 @@ from unstir.networks import NETWORKS, NetworkConfig
 from unstir.objectives import OBJECTIVES, TIMES, WEIGHTS, Objective, Times, Weight
 from unstir.process import Process
 from unstir.processes import PROCESSES
+from unstir.recipes.module import MODULES, ModuleConfig
 from unstir.samplers import GRIDS, SAMPLERS
 from unstir.sampling import Grid, Sampler
 from unstir.training.config import DECAYS, OPTIMIZERS, Decay, OptimizerConfig
@@ -25,6 +26,7 @@ from unstir.training.ema import AVERAGES, Average
 ENTRIES: dict[type, Mapping[str, type]] = {
     Process: PROCESSES,
     NetworkConfig: NETWORKS,
+    ModuleConfig: MODULES,
     Objective: OBJECTIVES,
     Weight: WEIGHTS,
     Times: TIMES,

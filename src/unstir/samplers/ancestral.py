@@ -40,6 +40,26 @@ def learned_std(small: Tensor, large: Tensor, fraction: Tensor) -> Tensor:
     return torch.exp(fraction * broadcast(large.log(), fraction) + (1 - fraction) * broadcast(small.log(), fraction))
 
 
+def shift_by_variance(process: Process, prediction: Prediction, t: Tensor, s: Tensor, std: Tensor) -> Tensor:
+    """What turns the posterior mean of a belief that was guided by a gradient g into the mean of the belief without, plus std² g.
+
+    Guidance through the belief (eps - sigma g, x_0 + sigma² / alpha g) moved the posterior's mean by alpha_s / alpha_t times the
+    variance of the forward step; for DDPM's chain that is beta_t / sqrt(1 - beta_t) g, nearly the beta_t g of a step of
+    large variance. This takes it back, and moves by the variance of the step itself.
+
+    Equation:
+        mean + std² g,   g = scale · d log p(y | x_t) / dx_t
+    Source:
+        Dhariwal & Nichol 2021, algorithm 1, https://arxiv.org/abs/2105.05233; Sohl-Dickstein et al. 2015, section 2.5, https://arxiv.org/abs/1503.03585
+    """
+    assert prediction.score_shift is not None
+    alpha_t = process.alpha(t)
+    # At pure noise (alpha = 0) x_0 was not moved.
+    ratio = torch.where(alpha_t == 0, torch.zeros_like(alpha_t), process.alpha(s) / alpha_t)
+    moved = ratio * process.transition_std(t, s).square()
+    return (std.square() - broadcast(moved, prediction.x_t)) * prediction.score_shift
+
+
 @dataclass(frozen=True)
 class DDPM(Sampler):
     """Ancestral sampling: the mean is the posterior's, the noise as ``noise`` says; none in the last step to the data.
@@ -52,6 +72,9 @@ class DDPM(Sampler):
 
     noise: Literal["posterior", "large", "learned"] = "posterior"
     """Standard deviation of the fresh noise: sqrt(beta_tilde) "posterior", sqrt(beta) "large", or between, "learned"."""
+    mean_shift: bool = False
+    """Let guidance by a gradient (a classifier) move the mean by the step's own variance times the gradient, as in guided diffusion's
+    algorithm 1, instead of through the belief."""
 
     def step(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, memory: Memory, rng: SampleNoise
@@ -60,9 +83,11 @@ class DDPM(Sampler):
         prediction = denoiser(x_t, t, **cond)
         small, large = process.posterior_std(t, s), process.transition_std(t, s)
         mean = mean_toward(process, prediction, s, small)
-        if process.sigma(s) == 0:
-            return mean
-        return mean + self._std(prediction, small, large) * rng.normal_like(x_t)
+        last = bool(process.sigma(s) == 0)
+        std = broadcast(small, x_t) if last else self._std(prediction, small, large)
+        if self.mean_shift and prediction.score_shift is not None:
+            mean = mean + shift_by_variance(process, prediction, t, s, std)
+        return mean if last else mean + std * rng.normal_like(x_t)
 
     def _std(self, prediction: Prediction, small: Tensor, large: Tensor) -> Tensor:
         if self.noise != "learned":
@@ -74,7 +99,7 @@ class DDPM(Sampler):
 
 @dataclass(frozen=True)
 class DDIM(Sampler):
-    """Deterministic for eta = 0, DDPM for eta = 1. Takes any sub-sequence of the steps.
+    """Deterministic for eta = 0, and then walks up as well (encoding); DDPM for eta = 1. Takes any sub-sequence of the steps.
 
     Equation:
         x_s = alpha_s x_0 + sqrt(sigma_s² - std²) eps + std z,   std = eta · posterior_std(t, s)
@@ -88,7 +113,23 @@ class DDIM(Sampler):
     def step(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, memory: Memory, rng: SampleNoise
     ) -> Tensor:
+        if self.eta and s > t:
+            raise ValueError("ddim walks up from data to noise only with eta = 0")
         prediction = denoiser(x_t, t, **cond)
-        std = self.eta * denoiser.process.posterior_std(t, s)
+        std = self.eta * denoiser.process.posterior_std(t, s) if self.eta else torch.zeros_like(t)
         x_s = mean_toward(denoiser.process, prediction, s, std)
         return x_s + broadcast(std, x_t) * rng.normal_like(x_t) if std > 0 else x_s
+
+
+@dataclass(frozen=True)
+class EulerAncestral(DDIM):
+    """k-diffusion's Euler ancestral: Euler's step down to a lower noise level, and fresh noise. It is DDIM's equation with eta = 1, DDPM.
+
+    Equation:
+        x_s = x_t + (sigma_down - sigma_t) eps + sigma_up z,   sigma_up = eta sqrt(sigma_s² (sigma_t² - sigma_s²) / sigma_t²),   sigma_down² = sigma_s² - sigma_up²   (alpha = 1)
+    Source:
+        Crowson 2022, k-diffusion (sample_euler_ancestral), https://github.com/crowsonkb/k-diffusion
+    """
+
+    eta: float = 1.0
+    """How much of DDPM's noise: 0 none (euler, ddim), 1 all (ddpm)."""

@@ -62,6 +62,22 @@ class Checkpoints:
         for old in self.steps()[: -self.keep]:
             self.path(old).unlink(missing_ok=True)
 
+    def at(self, step: int) -> dict[str, Any]:
+        """The checkpoint of this step.
+
+        Raises:
+            UserError: there is none, with the steps that there are, or it is damaged.
+        """
+        if step not in self.steps():
+            there = ", ".join(map(str, self.steps())) or "none"
+            raise UserError(
+                f"there is no checkpoint of step {step} in {self.folder}; of steps: {there} (training.keep keeps more)"
+            )
+        state, broken = self._newest([step])
+        if state is None:
+            raise UserError(f"the checkpoint {broken[0]} in {self.folder} is damaged")
+        return state
+
     def load(self) -> tuple[dict[str, Any], list[str]]:
         """The newest checkpoint that can be read, and the names of newer ones that cannot.
 
@@ -70,8 +86,19 @@ class Checkpoints:
         """
         for leftover in self.folder.glob(".step-*.tmp"):  # of a process that was killed while writing
             leftover.unlink(missing_ok=True)
+        state, broken = self._newest(self.steps())
+        if state is not None:
+            return state, broken
+        if broken:
+            raise UserError(
+                f"no checkpoint in {self.folder} can be read (damaged: {', '.join(broken)}); nothing to resume"
+            )
+        raise UserError(f"there is no checkpoint in {self.folder}; nothing to resume")
+
+    def _newest(self, steps: list[int]) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest of these that can be read, and the names of newer ones that cannot."""
         broken: list[str] = []
-        for step in reversed(self.steps()):
+        for step in reversed(steps):
             try:
                 with zipfile.ZipFile(self.path(step)) as archive:  # torch.load does not look at the checksums
                     if archive.testzip() is not None:
@@ -80,8 +107,4 @@ class Checkpoints:
                 return state, broken
             except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
                 broken.append(self.path(step).name)
-        if broken:
-            raise UserError(
-                f"no checkpoint in {self.folder} can be read (damaged: {', '.join(broken)}); nothing to resume"
-            )
-        raise UserError(f"there is no checkpoint in {self.folder}; nothing to resume")
+        return None, broken

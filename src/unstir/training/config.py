@@ -164,6 +164,8 @@ class TrainingConfig:
     """Spread weights, gradients, averages and the optimiser's memory over the processes (FSDP), to train larger networks."""
     seed: int = 0
     """Of everything random: weights, data order, noise."""
+    held_out: float = 0.0
+    """Fraction of the samples that training never sees: a classifier is judged by them."""
     log_every: int = 20
     """Steps between lines of metrics.jsonl (0: only one at the end)."""
     checkpoint_every: int = 1000
@@ -193,6 +195,8 @@ class TrainingConfig:
         ):
             if getattr(self, name) < low:
                 raise UserError(f"training.{name} must be at least {low}, not {getattr(self, name)}")
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"training.held_out must lie in [0, 1), not {self.held_out}")
         if self.learning_rate <= 0 or self.warmup < 0 or self.gradient_clip < 0:
             raise UserError("training.learning_rate must be positive, warmup and gradient_clip at least 0")
         for name in ("steps", "images", "minutes"):

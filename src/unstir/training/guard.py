@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unstir.errors import UserError
-from unstir.objectives import Batch, Loss, Objective
+from unstir.objectives import Batch, Companion, Loss, Objective
+from unstir.objectives.objective import loss_of
 from unstir.sampling import SampleNoise
 
 
@@ -60,13 +61,19 @@ def _noise_levels(loss: Loss) -> str:
 
 
 def diagnose(
-    module: nn.Module, objective: Objective, batch: Batch, rng: SampleNoise, step: int
+    module: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    rng: SampleNoise,
+    step: int,
+    companion: Companion | None = None,
 ) -> tuple[NonFiniteError, bool]:
     """Works through the batch once more; -> what is wrong with it, and whether anything is (it may be another's share).
 
     Args:
         module: with the weights it had when the loss or gradient was found not to be finite.
         rng: fresh, as it was at the start of the step.
+        companion: the objective's, where it has one.
     """
     found = True
     broken = [name for name, parameter in module.named_parameters() if not _finite(parameter)]
@@ -77,7 +84,7 @@ def diagnose(
     else:
         module.zero_grad(set_to_none=True)
         with _watch(module) as layers:
-            loss = objective(module, batch, rng)
+            loss = loss_of(objective, module, batch, rng, companion)
         levels = _noise_levels(loss)
         loss.total.mean().backward()  # type: ignore[no-untyped-call]
         gradients = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from unstir.errors import UserError
-from unstir.objectives import Batch, Loss, Objective
+from unstir.objectives import Batch, Companion, Loss, Objective
+from unstir.objectives.objective import loss_of
 from unstir.sampling import SampleNoise, mix_seed
 from unstir.training.config import TrainingConfig
 from unstir.training.ema import AveragedModel
@@ -31,13 +32,14 @@ DrawBatch = Callable[[int, list[int], SampleNoise], Batch]
 class _LossModule(nn.Module):
     """The objective as a module's forward pass, which is where data-parallel wrappers synchronise gradients."""
 
-    def __init__(self, objective: Objective, module: nn.Module) -> None:
+    def __init__(self, objective: Objective, module: nn.Module, companion: Companion | None) -> None:
         super().__init__()
         self.objective = objective
         self.module = module
+        self.apart = (companion,)  # not a submodule: the loop itself keeps it the same everywhere, in every layout
 
     def forward(self, batch: Batch, rng: SampleNoise) -> Loss:
-        return self.objective(self.module, batch, rng)
+        return loss_of(self.objective, self.module, batch, rng, *self.apart)
 
 
 def _arranged(value: Any, like: Tensor) -> Any:
@@ -52,28 +54,49 @@ class TrainingState:
 
     Args:
         layout: what of it each process holds; by default everything.
+        companion: the objective's, where it has one; each process holds all of it.
     """
 
-    def __init__(self, module: nn.Module, config: TrainingConfig, layout: Layout | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        config: TrainingConfig,
+        layout: Layout | None = None,
+        companion: Companion | None = None,
+    ) -> None:
         self.layout = layout or Replicated()
         self.module = module
         self.averaged = AveragedModel(module, config.average)
         self.layout.place(module, self.averaged)
         self.optimizer = config.optimizer.build(module, config.learning_rate)
+        self.companion = companion
+        self.companion_optimizer: torch.optim.Optimizer | None = None
+        if companion is not None:
+            companion.to(next(module.parameters()).device)
+            learned = list(companion.parameters())
+            self.companion_optimizer = torch.optim.Adam(learned, config.learning_rate) if learned else None
         self.step = 0
         self.seconds = 0.0
 
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The module's, and the companion's where anything of it is learned."""
+        return [self.optimizer] if self.companion_optimizer is None else [self.optimizer, self.companion_optimizer]
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only. For the main process to write, but to be called on all: they may share the tensors."""
-        return self.layout.gather(
-            {
-                "module": self.module.state_dict(),
-                "averaged": self.averaged.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-            }
-        )
+        state: dict[str, Any] = {
+            "module": self.module.state_dict(),
+            "averaged": self.averaged.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        if self.companion is not None:
+            optimizer = self.companion_optimizer
+            state["companion"] = self.companion.state_dict()
+            state["companion_optimizer"] = {} if optimizer is None else optimizer.state_dict()
+        return self.layout.gather(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of ``state_dict``."""
@@ -89,6 +112,10 @@ class TrainingState:
         self.optimizer.load_state_dict({**state["optimizer"], "state": memory})
         for group, kept in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(kept)
+        if self.companion is not None and "companion" in state:  # else the objective is a new one, chosen on resuming
+            self.companion.load_state_dict(state["companion"])
+            if self.companion_optimizer is not None:
+                self.companion_optimizer.load_state_dict(state["companion_optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
 
 
@@ -141,7 +168,8 @@ class Loop:
                 f"training.batch_size {self.config.batch_size} cannot be shared out over {self.accelerator.num_processes} "
                 f"processes and {self.config.accumulate} accumulated pieces; make it a multiple of {pieces}"
             )
-        self._wrapped = self.state.layout.wrap(_LossModule(self.objective, self.state.module), self.accelerator)
+        loss = _LossModule(self.objective, self.state.module, self.state.companion)
+        self._wrapped = self.state.layout.wrap(loss, self.accelerator)
         self.state.averaged.to(self.accelerator.device)
         self._parameters = list(self.state.module.parameters())
 
@@ -164,10 +192,12 @@ class Loop:
         moved = {name: value.to(device, non_blocking=True) for name, value in batch.cond.items()}
         return Batch(batch.x.to(device, non_blocking=True), moved), rng
 
-    def _backward(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients of the mean loss over the batch; -> its mean and its parts' means over this process's share."""
+    def _backward(self) -> tuple[Tensor, dict[str, Tensor], list[Mapping[str, Tensor]]]:
+        """Gradients of the mean loss over the batch; -> its mean and its parts' means over this process's share, and what the companion
+        is to take in of each piece of it."""
         pieces = self.config.accumulate
         means: dict[str, Tensor] = {}
+        seen: list[Mapping[str, Tensor]] = []
         total = torch.zeros((), device=self.accelerator.device)
         for piece in range(pieces):
             batch, rng = self._piece(piece)
@@ -179,7 +209,28 @@ class Loop:
             total += mean.detach()
             for name, part in loss.parts.items():
                 means[name] = means.get(name, torch.zeros_like(total)) + part.detach().mean() / pieces
-        return total, means
+            seen.append(loss.seen)
+        return total, means, seen
+
+    def _average_companion(self) -> None:
+        """Makes the gradients of the companion's parameters means over all processes."""
+        if self.state.companion is None or self.accelerator.num_processes == 1:
+            return
+        for parameter in self.state.companion.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
+
+    def _tell_companion(self, seen: list[Mapping[str, Tensor]]) -> None:
+        """Shows the companion what was seen of the whole batch, in its order."""
+        if self.state.companion is not None and seen[0]:
+            self.state.companion.take_in({name: self._everyones([piece[name] for piece in seen]) for name in seen[0]})
+
+    def _everyones(self, pieces: list[Tensor]) -> Tensor:
+        """Values of this process's pieces, (n,) each -> those of the whole batch, on the CPU."""
+        rows = torch.stack(pieces).detach()
+        if self.accelerator.num_processes > 1:
+            rows = self.accelerator.gather(rows.to(self.accelerator.device))
+        return rows.T.flatten().cpu()  # sample k of row r is number k * rows + r: see ``_positions``
 
     def _diagnose(self) -> UserError:
         """What is wrong with this step, from the first piece of the batch in which it shows."""
@@ -188,7 +239,7 @@ class Loop:
         self._seed()
         for piece in range(self.config.accumulate):
             batch, rng = self._piece(piece)
-            error, found = diagnose(module, self.objective, batch, rng, self.state.step + 1)
+            error, found = diagnose(module, self.objective, batch, rng, self.state.step + 1, self.state.companion)
             if found:
                 return error
         assert error is not None
@@ -202,16 +253,20 @@ class Loop:
         state, config = self.state, self.config
         self._seed()
         learning_rate = config.learning_rate_at(fraction, state.step)
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss, parts = self._backward()
+        for optimizer in state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+            optimizer.zero_grad(set_to_none=True)
+        loss, parts, seen = self._backward()
+        self._average_companion()
         norm = state.layout.clip(self._parameters, config.gradient_clip or float("inf"))
         # All processes hold the same gradient, so all stop together (the loss is each one's own). On a GPU this waits for the
         # step: a run that goes on with broken weights costs a night.
         if not bool(torch.isfinite(norm + loss if self.accelerator.num_processes == 1 else norm)):
             raise self._diagnose()
-        state.optimizer.step()
+        for optimizer in state.optimizers:
+            optimizer.step()
+        self._tell_companion(seen)
         state.step += 1
         state.averaged.update(state.module, state.step)
         return Progress(state.step, fraction, loss, parts, norm, learning_rate, state.seconds)

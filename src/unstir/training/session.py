@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 
@@ -15,16 +16,18 @@ from unstir.data import Dataset
 from unstir.data.order import indices
 from unstir.denoiser import NetDenoiser
 from unstir.errors import UserError
-from unstir.media.write import write
 from unstir.model import Model
 from unstir.objectives import Batch
 from unstir.recipes import Recipe
-from unstir.run import Run
-from unstir.sampling import SampleNoise, end, mix_seed
+from unstir.run import Run, fetch
+from unstir.sampling import SampleNoise, mix_seed
+from unstir.trainable import Trainable
+from unstir.trained import Trained
 from unstir.training.checkpoint import Checkpoints
 from unstir.training.devices import autocast_dtype, keep_freed_memory
 from unstir.training.layout import layout_of
 from unstir.training.loop import Loop, Progress, TrainingState
+from unstir.training.show import SHOWS, Shown
 
 if TYPE_CHECKING:
     from unstir.evaluation.during import DuringTraining
@@ -40,9 +43,13 @@ class Draw:
     batch_size: int
     seed: int
     flip: bool
+    rows: npt.NDArray[np.int64] | None = None
+    """Where only some of the samples are to be drawn: which."""
 
     def __call__(self, step: int, positions: list[int], rng: SampleNoise) -> Batch:
-        rows = indices(len(self.dataset), self.batch_size, step, self.seed)[positions]
+        count = len(self.dataset) if self.rows is None else len(self.rows)
+        rows = indices(count, self.batch_size, step, self.seed)[positions]
+        rows = rows if self.rows is None else self.rows[rows]
         flip = rng.uniform() < 0.5 if self.flip else None
         return Batch(*self.dataset.batch(rows, flip))
 
@@ -60,11 +67,25 @@ def fit_recipe(recipe: Recipe, dataset: Dataset, name: str) -> Recipe:
         raise UserError(f"data.flip mirrors pictures, and {dataset.name} holds {kind}; leave it out")
     if kind in recipe.kinds:
         return recipe
-    others = [other for other, candidate in RECIPES.items() if kind in candidate.kinds]
+    alike = {other: one for other, one in RECIPES.items() if isinstance(one.denoiser, type(recipe.denoiser))}
+    others = [other for other, candidate in alike.items() if kind in candidate.kinds]
     raise UserError(
         f"recipe '{name}' trains on data of kind {' or '.join(recipe.kinds)}, and {dataset.name} holds {kind}; "
         f"try the recipe {' or '.join(others)}"
     )
+
+
+def _check_trainable(recipe: Recipe, module: Trainable) -> None:
+    """Refuses an objective or an evaluation that is for another kind of module."""
+    from unstir.recipes.serial import to_dict
+
+    if not isinstance(module, recipe.objective.trains):
+        objective, what = to_dict(recipe.objective)["name"], to_dict(recipe.denoiser)["name"]
+        raise UserError(
+            f"the objective {objective} does not train a {what}: choose --objective and --denoiser that belong together"
+        )
+    if recipe.training.evaluate_every and not isinstance(module, NetDenoiser):
+        raise UserError("training.evaluate_every judges samples, and what this recipe trains draws none; leave it out")
 
 
 MEASURED = (10_000, 2**26)
@@ -75,6 +96,39 @@ def some_samples(dataset: Dataset) -> torch.Tensor:
     """As many samples as tell the data's moments, evenly spread, (n, *shape) in model units."""
     most = min(MEASURED[0], max(2, MEASURED[1] // dataset.spec.dimensions), len(dataset))
     return dataset.batch(torch.linspace(0, len(dataset) - 1, most, dtype=torch.float64).round().long())[0]
+
+
+HELD_OUT_SEED = 0x0E1D
+
+
+def held_out(rows: npt.NDArray[np.int64], share: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(rows to train on, rows held out): a random share, at least one, the same for the same data."""
+    if share == 0:
+        return rows, rows[:0]
+    count = min(max(round(share * len(rows)), 1), len(rows) - 1)
+    order = np.random.Generator(np.random.PCG64([HELD_OUT_SEED, len(rows)])).permutation(len(rows))
+    return np.sort(rows[order[count:]]), np.sort(rows[order[:count]])
+
+
+class Window:
+    """What the steps since the last line of metrics cost."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.parts: dict[str, torch.Tensor] = {}
+
+    def add(self, progress: Progress) -> None:
+        self.losses.append(float(progress.loss))
+        for name, part in progress.parts.items():
+            self.parts[name] = self.parts.get(name, torch.zeros_like(part)) + part
+
+    def means(self, accelerator: Accelerator) -> dict[str, float]:
+        """Loss and named parts, over these steps and over all processes."""
+        steps = len(self.losses)
+        means = {"loss": sum(self.losses) / steps}
+        means |= {name: float(part) / steps for name, part in self.parts.items() if name != "loss"}
+        values = torch.tensor(list(means.values()), device=accelerator.device)
+        return dict(zip(means, accelerator.reduce(values, reduction="mean").tolist(), strict=True))
 
 
 class Session:
@@ -88,12 +142,16 @@ class Session:
         accelerator: one process or many.
 
     Raises:
-        UserError: data of the wrong kind, a checkpoint that cannot be read, or shards of one process.
+        UserError: data of the wrong kind, an objective for something else, a checkpoint that cannot be read, or shards of one process.
     """
 
     def __init__(self, run: Run, name: str, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> None:
         self.run = run
-        self.recipe = fit_recipe(recipe, dataset, name)
+        recipe = fit_recipe(recipe, dataset, name)
+        samples = some_samples(dataset)
+        self.recipe = recipe = replace(
+            recipe, process=recipe.process.fitted(samples), objective=recipe.objective.fitted(dataset.spec)
+        )
         self.dataset = dataset
         self.accelerator = accelerator
         self.warnings: list[str] = []
@@ -102,19 +160,27 @@ class Session:
         if accelerator.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(mix_seed(config.seed) >> 1)
-        self.denoiser = recipe.denoiser.build(recipe.network, recipe.process, dataset.spec)
-        self.denoiser.fit(some_samples(dataset))
-        self.denoiser.autocast = autocast_dtype(config.precision, accelerator.device)
+        self.rows, self.held_out = held_out(recipe.denoiser.rows(dataset), config.held_out)
+        self.module = recipe.denoiser.build(recipe.network, recipe.process, dataset.spec)
+        _check_trainable(recipe, self.module)
+        self.module.fit(samples)
+        self.module.autocast = autocast_dtype(config.precision, accelerator.device)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # BatchNorm over the whole batch
-            self.denoiser.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.denoiser.network)  # type: ignore[no-untyped-call]
-        self.state = TrainingState(self.denoiser, config, layout)
+            self.module.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.module.network)  # type: ignore[no-untyped-call]
+        self.state = TrainingState(self.module, config, layout, recipe.objective.companion(recipe.process))
         self.saved_step = -1
         self.stopping = False
         self._checkpoints = Checkpoints(run.checkpoints, config.keep)
         self._trackers: list[Tracker] = [run.log]
         self._evaluation: DuringTraining | None = None
         if config.compile:
-            self.denoiser.network.compile()
+            self.module.network.compile()
+
+    @property
+    def denoiser(self) -> NetDenoiser:
+        """The module, of a recipe that trains a denoiser."""
+        assert isinstance(self.module, NetDenoiser)
+        return self.module
 
     @property
     def main(self) -> bool:
@@ -166,25 +232,23 @@ class Session:
 
     def __iter__(self) -> Iterator[Progress]:
         config = self.recipe.training
-        draw = Draw(self.dataset, config.batch_size, config.seed, self.recipe.data.flip)
+        draw = Draw(self.dataset, config.batch_size, config.seed, self.recipe.data.flip, self.rows)
         loop = Loop(self.state, self.recipe.objective, draw, config, self.accelerator)
-        window: list[float] = []
+        window = Window()
         progress: Progress | None = None
         self._prepare_evaluation()
         for progress in loop:
-            window.append(float(progress.loss))
-            found = self._evaluate(loop)
+            window.add(progress)
+            found = {**self._evaluate(loop), **self._show()}
             if found or (config.log_every and progress.step % config.log_every == 0):
                 self._log(progress, window, found)
-                window = []
+                window = Window()
             if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
                 self.save()
-            if config.sample_every and progress.step % config.sample_every == 0:
-                self.write_samples()
             yield progress
             if self._should_stop():
                 break
-        if progress is not None and window:
+        if progress is not None and window.losses:
             self._log(progress, window)
         self.save()
 
@@ -232,16 +296,15 @@ class Session:
         loop.paused += seconds
         return found
 
-    def _log(self, progress: Progress, window: list[float], found: dict[str, float] | None = None) -> None:
+    def _log(self, progress: Progress, window: Window, found: Mapping[str, float] | None = None) -> None:
         """A line of metrics: means over the steps since the last one, and over all processes; and what an evaluation found."""
-        loss = torch.tensor(sum(window) / len(window), device=self.accelerator.device)
-        loss = self.accelerator.reduce(loss, reduction="mean")
+        means = window.means(self.accelerator)
         if not self.main:
             return
         row = {
             "step": progress.step,
             "seconds": round(progress.seconds, 3),
-            "loss": float(loss),
+            **means,
             "gradient_norm": float(progress.gradient_norm),
             "learning_rate": progress.learning_rate,
             "samples_per_second": round(progress.samples_per_second, 1),
@@ -265,26 +328,28 @@ class Session:
         self.saved_step = self.state.step
         self.accelerator.wait_for_everyone()
 
-    def model(self) -> Model:
-        """The model as it is now, with its averaged weights. To be called on all processes, which may share the weights."""
+    def trained(self) -> Trained:
+        """What is trained, as it is now, with its averaged weights. To be called on all processes, which may share the weights."""
         module = self.state.layout.whole(self.state.averaged.module)
-        assert isinstance(module, NetDenoiser)
-        module.autocast = self.denoiser.autocast
-        return Model(module, self.dataset.spec, self.recipe)
+        assert isinstance(module, Trainable)
+        module.autocast = self.module.autocast
+        return Trained(module.eval(), self.dataset.spec, self.recipe)
 
-    def write_samples(self) -> Path | None:
-        """Draws some samples of every class and writes their picture; every process draws its share."""
-        model, processes = self.model(), self.accelerator.num_processes
-        count, cond = model.showcase()
-        padded = range(-(-count // processes) * processes)
-        share = list(padded)[self.accelerator.process_index :: processes]
-        mine: dict[str, Any] = {name: labels[[i % count for i in share]] for name, labels in cond.items()}
-        x = end(model.trajectory(share, seed=self.recipe.training.seed, **mine))
-        if processes > 1:  # process p's k-th sample is number k * processes + p
-            x = self.accelerator.gather(x).unflatten(0, (processes, -1)).transpose(0, 1).flatten(0, 1)
-        if not self.main:
-            return None
-        path = self.run.samples / f"step-{self.state.step:07d}.png"
-        labels = next((row.tolist() for row in cond.values()), None)
-        write(self.dataset.spec.to_data(x[:count]), path, self.dataset.spec, labels=labels)
-        return path
+    def model(self) -> Model:
+        """The model as it is now, of a recipe that trains a denoiser. To be called on all processes."""
+        return Model.of(self.trained(), fetch)
+
+    def show(self, *, final: bool = False) -> Shown:
+        """What has been learnt so far: a denoiser's samples as a picture in the run folder, a classifier's accuracy, ... To be called
+        on all processes."""
+        return SHOWS[type(self.recipe.denoiser)](self, final)
+
+    def _show(self) -> Mapping[str, float]:
+        """What there is to log of what is shown at this step."""
+        every = self.recipe.training.sample_every
+        if not every or self.state.step % every:
+            return {}
+        shown = self.show()
+        if self.main and shown.numbers:
+            print(f"step {self.state.step:,}: {'; '.join(text for _, text in shown.lines)}")
+        return shown.numbers

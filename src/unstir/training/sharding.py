@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 
-from unstir.denoiser import NetDenoiser
+from unstir.trainable import Trainable
 from unstir.training.config import HasInnerWeights
 from unstir.training.ema import AveragedModel
 from unstir.training.layout import Layout
@@ -60,9 +60,9 @@ class Sharded(Layout):
         self._skeleton: nn.Module = nn.Identity()  # the module without numbers
 
     def place(self, module: nn.Module, averaged: AveragedModel) -> None:
-        # The root of the shards must answer with tensors, through which its backward pass is noticed: not the denoiser,
-        # which answers with a Prediction.
-        root = module.network if isinstance(module, NetDenoiser) else module
+        # The root of the shards must answer with tensors, through which its backward pass is noticed: not a denoiser,
+        # which answers with a Prediction; and its inputs are moved to the device, where times do not belong.
+        root = module.network if isinstance(module, Trainable) else module
         assert len(list(root.parameters())) == len(list(module.parameters())), "there are weights beside the network's"
         self._skeleton = _filled(
             module,

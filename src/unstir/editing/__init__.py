@@ -1,0 +1,31 @@
+"""Editing with a trained model: fill, vary, blend, colour. Functions from (model, samples in model units) to samples.
+
+inpaint(model, x_0, fill)            fill a part                             repaint, replacement, gradient
+image_to_image(model, x_0, 0.5)      something like it                       SDEdit
+interpolate(model, a, b)             from one to the other                   by DDIM's latents or DDPM's noise
+colorize(model, grey)                colours for a grey picture              as inpaint
+invert, decode                       samples to latents and back             DDIM inversion
+"""
+
+from unstir.editing.colorize import colorize
+from unstir.editing.conditional import METHODS, ByGradient, ByReplacement, ByResampling, Method
+from unstir.editing.image_to_image import image_to_image
+from unstir.editing.inpaint import inpaint
+from unstir.editing.interpolate import decode, interpolate, invert, slerp
+from unstir.editing.reconstruction import ReconstructionGuidance
+
+__all__ = [
+    "METHODS",
+    "ByGradient",
+    "ByReplacement",
+    "ByResampling",
+    "Method",
+    "ReconstructionGuidance",
+    "colorize",
+    "decode",
+    "image_to_image",
+    "inpaint",
+    "interpolate",
+    "invert",
+    "slerp",
+]

@@ -1,0 +1,101 @@
+"""Samples of which a part is known: three ways to make a sampler respect it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unstir.denoiser import Denoiser
+from unstir.editing.drawing import Drawing
+from unstir.editing.reconstruction import ReconstructionGuidance
+from unstir.errors import UserError, did_you_mean
+from unstir.samplers.repaint import RePaint
+from unstir.samplers.replacement import Known, Replacement
+from unstir.sampling import Sampler, sample
+
+
+class Method(ABC):
+    """How the known part gets its way. A new one is a frozen dataclass and a line in ``METHODS``."""
+
+    def sampler(self, inner: Sampler, known: Known) -> Sampler:
+        """What goes around the sampler."""
+        return inner
+
+    @abstractmethod
+    def denoiser(self, inner: Denoiser, known: Known) -> Denoiser:
+        """What goes around the denoiser."""
+
+
+@dataclass(frozen=True)
+class ByReplacement(Method):
+    """The known part of every x_t is the known data, with noise of its own. Cheap; the unknown part may not fit well."""
+
+    def sampler(self, inner: Sampler, known: Known) -> Sampler:
+        return Replacement(inner, known)
+
+    def denoiser(self, inner: Denoiser, known: Known) -> Denoiser:
+        return inner
+
+
+@dataclass(frozen=True)
+class ByResampling(ByReplacement):
+    """RePaint: replacement, and every stretch of the way repeated until the two parts agree."""
+
+    resamplings: int = 10
+    """How often every stretch is walked."""
+    jump: int = 1
+    """How many steps make a stretch."""
+
+    def sampler(self, inner: Sampler, known: Known) -> Sampler:
+        return RePaint(Replacement(inner, known), self.resamplings, self.jump)
+
+
+@dataclass(frozen=True)
+class ByGradient(ByReplacement):
+    """Reconstruction guidance: replacement, and the belief about the rest corrected by the gradient of what it gets wrong."""
+
+    scale: float = 4.0
+    """How hard to pull; much more overshoots."""
+
+    def denoiser(self, inner: Denoiser, known: Known) -> Denoiser:
+        return ReconstructionGuidance(inner, known, self.scale)
+
+
+METHODS: dict[str, type[Method]] = {
+    "repaint": ByResampling,
+    "replacement": ByReplacement,
+    "gradient": ByGradient,
+}
+
+
+def method_of(method: str | Method) -> Method:
+    """A method, or one by its name with its defaults.
+
+    Raises:
+        UserError: no such name.
+    """
+    if isinstance(method, Method):
+        return method
+    if method not in METHODS:
+        raise UserError(f"unknown method '{method}'; {did_you_mean(method, METHODS)}")
+    return METHODS[method]()
+
+
+def complete(drawing: Drawing, known: Known, method: Method, n: int, batch_size: int) -> Tensor:
+    """n samples with the known part: (n, *shape) in model units on the CPU. The known part is the given one exactly.
+
+    The sampler starts from known data with noise and pure noise elsewhere, so nothing of what is not known is looked at.
+    """
+    denoiser = drawing.denoiser(lambda inner: method.denoiser(inner, known))
+    sampler, times = method.sampler(drawing.settings.sampler, known), drawing.times()
+    pieces = []
+    for rng, cond in drawing.batches(n, batch_size):
+        eps = drawing.normal(rng)
+        noised = drawing.process.add_noise(known.x_0, times[0], eps)
+        x = known.put(drawing.process.prior_sample(eps, times[0]), noised)
+        x = sample(denoiser, sampler, times, x, rng, cond)
+        pieces.append(known.put(x, known.x_0).cpu())
+    return torch.cat(pieces)

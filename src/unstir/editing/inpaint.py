@@ -1,0 +1,74 @@
+"""Inpainting: some pixels are known, the others are wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unstir.editing.conditional import Method, complete, method_of
+from unstir.editing.drawing import Drawing
+from unstir.errors import UserError
+from unstir.model import Model
+from unstir.recipes import SamplingConfig
+from unstir.samplers.replacement import Known
+
+
+def outside(fill: Tensor, x_0: Tensor) -> Known:
+    """What is known of x_0 where not to fill: A picks pixels.
+
+    Equation:
+        project(x) = (1 - m) x,   complement(x) = m x,   m = 1 where to fill
+    Source:
+        Song et al. 2021, appendix I.2 (imputation), https://arxiv.org/abs/2011.13456
+
+    Args:
+        fill: bool, broadcastable to a sample (*shape).
+        x_0: (1, *shape) or (B, *shape).
+    """
+    kept = ~fill
+    zero = torch.zeros((), dtype=x_0.dtype, device=x_0.device)
+    # Chosen, not multiplied: nothing that stands where to fill, not even NaN, gets through.
+    return Known(x_0, lambda x: torch.where(kept, x, zero), lambda x: torch.where(fill, x, zero))
+
+
+def inpaint(
+    model: Model,
+    x_0: Tensor,
+    fill: Tensor,
+    *,
+    n: int = 1,
+    method: str | Method = "repaint",
+    settings: SamplingConfig | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    **cond: Any,
+) -> Tensor:
+    """Fills a part of a sample so that it fits the rest, which stays exactly as it is.
+
+    Args:
+        model: trained on data like it; any model will do.
+        x_0: (*shape) in model units: pictures in [-1, 1].
+        fill: true where to fill, broadcastable to (*shape), e.g. (1, H, W).
+        n: how many fillings.
+        method: "repaint", "replacement" or "gradient", or a Method with settings of its own, ``ByResampling(20, jump=5)``.
+        settings: of sampling; by default the recipe's, without labels.
+        seed: filling i depends on (seed, i) alone.
+        batch_size: how many at a time.
+        cond: conditions as for ``Model.sample``.
+
+    Returns:
+        (n, *shape) in model units.
+
+    Raises:
+        UserError: a mask with nothing to fill, another shape than the model's data, an unknown method or condition.
+    """
+    drawing = Drawing.of(model, settings, seed, cond)
+    x_0 = drawing.one(x_0)
+    fill = fill.to(model.device, torch.bool)
+    if fill.ndim > x_0.ndim - 1 or any(m not in (1, k) for m, k in zip(fill.shape[::-1], x_0.shape[::-1])):
+        raise UserError(f"the mask has the shape {tuple(fill.shape)}, which does not fit data of {model.spec.shape}")
+    if not bool(fill.any()):
+        raise UserError("the mask marks nothing to fill (white in a picture, true in an array)")
+    return complete(drawing, outside(fill, x_0), method_of(method), n, batch_size)

@@ -1,0 +1,148 @@
+"""What is trained: a network, and what its output means.
+
+Most recipes train a denoiser. Anything else (a noisy classifier) goes through the same session, loop, run folder and checkpoints: it is a
+``ModuleConfig`` here, with a line in ``MODULES``; an Objective that trains it; and a line in ``training/show.py`` that says how it shows
+what it has learnt.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from unstir.data import Condition, Dataset, DataSpec
+from unstir.denoiser import NetDenoiser
+from unstir.errors import UserError
+from unstir.linear import CorrectingDenoiser, LinearDenoiser
+from unstir.networks import NetworkConfig
+from unstir.noisy_classifier import NoisyClassifier
+from unstir.process import Process
+from unstir.trainable import Trainable
+
+COMPONENT_NUMBERS = 2**22
+"""Most numbers that the components of a linear denoiser may have together."""
+
+
+class ModuleConfig(ABC):
+    """What the network's output means. A new one is a frozen dataclass and a line in ``MODULES``."""
+
+    @abstractmethod
+    def build(self, network: NetworkConfig, process: Process, spec: DataSpec) -> Trainable:
+        """A freshly initialised module for such data.
+
+        Raises:
+            UserError: a network or data of which none can be made.
+        """
+
+    def rows(self, dataset: Dataset) -> npt.NDArray[np.int64]:
+        """The samples that it can learn from; by default all.
+
+        Raises:
+            UserError: too few.
+        """
+        return np.arange(len(dataset))
+
+
+@dataclass(frozen=True)
+class DenoiserConfig(ModuleConfig):
+    """A denoiser: the network's output stands for a belief about the data."""
+
+    parameterization: Literal["eps", "x_0", "v", "score", "flow", "edm"] = "edm"
+    """Which mix of data and noise the network gives."""
+    sigma_data: float = 0.0
+    """Standard deviation of the data, for the scale of the network's input and for edm. 0: measured from the data."""
+    linear_components: int = 0
+    """Let the network correct the best linear denoiser of the data, known from their mean and this many principal components, instead
+    of predicting from their standard deviation alone (0). For parameterization edm."""
+    learn_variance: bool = False
+    """The network also gives the reverse step's variance (improved DDPM); its objective must train it."""
+
+    def build(self, network: NetworkConfig, process: Process, spec: DataSpec) -> NetDenoiser:
+        """A freshly initialised denoiser for such data.
+
+        Raises:
+            UserError: a network that gives no pictures; a linear denoiser to be corrected, and a parameterisation other than edm.
+        """
+        if network.pooled:
+            raise UserError(
+                "this network gives a vector for each sample, and a denoiser's a sample; use --network unet"
+            )
+        channels = spec.shape[0] * (2 if self.learn_variance else 1)
+        sigma_data = self.sigma_data or spec.std
+        # Larger pictures get fewer components: the linear denoiser must not outgrow the network.
+        components = min(self.linear_components, spec.dimensions, COMPONENT_NUMBERS // spec.dimensions)
+        if components and self.parameterization != "edm":
+            raise UserError(
+                f"denoiser.linear_components works with denoiser.parameterization edm, not {self.parameterization}; set it to 0"
+            )
+        if components:
+            return CorrectingDenoiser(
+                network.build(spec, out_channels=channels, in_channels=2 * spec.shape[0]),
+                LinearDenoiser(process, spec.shape, components),
+                sigma_data=sigma_data,
+                learn_variance=self.learn_variance,
+            )
+        return NetDenoiser(
+            network.build(spec, out_channels=channels),
+            process,
+            self.parameterization,
+            sigma_data=sigma_data,
+            learn_variance=self.learn_variance,
+        )
+
+
+def class_of(spec: DataSpec) -> tuple[str, Condition] | None:
+    """The condition that is the data's class, with its name: the first that somebody gave them."""
+    return next(((name, condition) for name, condition in spec.conditions.items() if condition.named), None)
+
+
+@dataclass(frozen=True)
+class NoisyClassifierConfig(ModuleConfig):
+    """A classifier of noisy data, by whose gradient samples are guided: the network's output is the logits of the classes."""
+
+    sigma_data: float = 0.0
+    """Standard deviation of the data, for the scale of the network's input. 0: measured from the data."""
+
+    def build(self, network: NetworkConfig, process: Process, spec: DataSpec) -> NoisyClassifier:
+        """A freshly initialised classifier for such data.
+
+        Raises:
+            UserError: data without classes, or a network that does not give a vector for each sample.
+        """
+        found = class_of(spec)
+        if found is None:
+            raise UserError(
+                f"a classifier learns classes, and these data ({spec.kind}) come without: make a sub-folder for each class, or give "
+                "labels (y in an .npz, a column in a .csv)"
+            )
+        name, condition = found
+        if not network.pooled and spec.rank > 0:
+            raise UserError("a classifier's network gives a vector for each sample; use --network encoder")
+        unconditional = replace(spec, conditions={})  # it must not be told what it is to find out
+        module = network.build(unconditional, out_channels=condition.size)
+        return NoisyClassifier(module, process, name, sigma_data=self.sigma_data or spec.std)
+
+    def rows(self, dataset: Dataset) -> npt.NDArray[np.int64]:
+        """The samples whose class is known.
+
+        Raises:
+            UserError: none, or all of one class.
+        """
+        found = class_of(dataset.spec)
+        if found is None:
+            raise UserError(
+                f"a classifier learns classes, and {dataset.name} comes without: make a sub-folder for each class, or give labels "
+                "(y in an .npz, a column in a .csv)"
+            )
+        values = np.asarray(dataset.conditions[found[0]])
+        rows = np.flatnonzero(values >= 0)
+        if len(np.unique(values[rows])) < 2:
+            raise UserError(f"a classifier needs samples of at least 2 classes, and those of {dataset.name} are of one")
+        return rows
+
+
+MODULES: dict[str, type[ModuleConfig]] = {"denoiser": DenoiserConfig, "noisy-classifier": NoisyClassifierConfig}

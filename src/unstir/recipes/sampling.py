@@ -1,0 +1,134 @@
+"""How to sample: sampler, grid, steps, and all that guides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from unstir.data import DataSpec
+from unstir.denoiser import Denoiser
+from unstir.errors import UserError
+from unstir.guidance import (
+    AutoGuidance,
+    ClassifierFreeGuidance,
+    ClassifierGuidance,
+    ClipX0,
+    DynamicThreshold,
+    LogProb,
+    OnlyKnown,
+)
+from unstir.process import Process
+from unstir.samplers import Heun
+from unstir.samplers.grids import Karras
+from unstir.sampling import Grid, Sampler
+
+Around = Callable[[Denoiser], Denoiser]
+"""A denoiser -> the same with something around it."""
+
+
+@dataclass(frozen=True)
+class Guides:
+    """What guides a denoiser and is not part of it, loaded.
+
+    Args:
+        bad: a worse model, for autoguidance.
+        classifier: log probability of the class that is asked for, given x_t under the denoiser's process.
+        around: anything else to put around the denoiser, such as ``lambda d: FunctionGuidance(d, loss)``.
+    """
+
+    bad: Denoiser | None = None
+    classifier: LogProb | None = None
+    around: Around | None = None
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """The recommended way to sample; the run folder keeps it and ``unstir sample`` uses it."""
+
+    sampler: Sampler = field(default_factory=Heun)
+    """How to step."""
+    grid: Grid = field(default_factory=Karras)
+    """Where to stop on the way."""
+    steps: int = 18
+    """How many steps."""
+    guidance_scale: float = 1.0
+    """Classifier-free guidance: 1 is off; more gives clearer, less varied samples of what was asked for."""
+    guidance_from: float = 0.0
+    """Lowest noise level (sigma / alpha) at which to guide, by whatever guides."""
+    guidance_to: float = math.inf
+    """Highest noise level at which to guide."""
+    guidance_rescale: float = 0.0
+    """Take back so much of the contrast that guidance adds, 0 to 1; 0.7 against overexposed pictures."""
+    classifier: str = ""
+    """Run folder of a noisy classifier to guide by (unstir train classifier)."""
+    classifier_scale: float = 1.0
+    """How much the classifier guides: 0 is off, 1 as much as it believes, more gives clearer, less varied samples."""
+    autoguidance: str = ""
+    """Run folder of a worse model to be guided away from: a smaller or a shorter-trained one. RUN@STEP: the checkpoint of that step."""
+    autoguidance_scale: float = 2.0
+    """How far away from the worse model: 1 is off."""
+    clip: bool = True
+    """Keep the believed data in the range of pictures (data without a range are never clipped)."""
+    dynamic_threshold: float = 0.0
+    """Shrink a believed picture into the range by this percentile of its pixels instead of clipping it, such as 99.5; for large
+    guidance scales (0: don't)."""
+    labels: Literal["cycle", "uniform", "none"] = "cycle"
+    """Labels of samples that were asked for without one: each class in turn, at random, or no label."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.guidance_rescale <= 1:
+            raise UserError(f"guidance_rescale must lie between 0 and 1, not {self.guidance_rescale}")
+        if self.dynamic_threshold and not 50 <= self.dynamic_threshold <= 100:
+            raise UserError(
+                f"dynamic_threshold is a percentile between 50 and 100, such as 99.5 (0: off), not {self.dynamic_threshold}"
+            )
+
+    def guide(self, denoiser: Denoiser, spec: DataSpec, guides: Guides | None = None) -> Denoiser:
+        """The denoiser with this guidance around it, from the inside to the outside:
+
+        1. autoguidance, which mends the belief itself, with and without a condition;
+        2. classifier-free guidance, which asks for both;
+        3. the classifier's gradient, and whatever else is to be put around: once, on what is believed by then;
+        4. clipping or dynamic thresholding: whatever guided, data stay in their range.
+
+        Args:
+            denoiser: the model.
+            spec: of its data: conditions that it does not name do not reach the model.
+            guides: what these settings name by run folder, loaded (``Model.guided`` does it).
+
+        Raises:
+            ValueError: a run folder is named and was not loaded.
+        """
+        guides = guides or Guides()
+        interval = (self.guidance_from, self.guidance_to)
+        if guides.classifier is not None:  # its class may be news to the model
+            denoiser = OnlyKnown(denoiser, spec.conditions)
+        if self.autoguidance:
+            if guides.bad is None:
+                raise ValueError(f"the worse model {self.autoguidance} was not loaded; use Model.guided")
+            scale, rescale = self.autoguidance_scale, self.guidance_rescale
+            denoiser = AutoGuidance(denoiser, guides.bad, scale, interval, rescale=rescale)
+        if self.guidance_scale != 1 and (spec.conditions or guides.classifier is None):
+            denoiser = ClassifierFreeGuidance(denoiser, self.guidance_scale, interval, rescale=self.guidance_rescale)
+        if self.classifier:
+            if guides.classifier is None:
+                raise ValueError(f"the classifier {self.classifier} was not loaded; use Model.guided")
+            denoiser = ClassifierGuidance(denoiser, guides.classifier, self.classifier_scale, interval)
+        if guides.around is not None:
+            denoiser = guides.around(denoiser)
+        return self._threshold(denoiser, spec)
+
+    def _threshold(self, denoiser: Denoiser, spec: DataSpec) -> Denoiser:
+        if not self.clip or not spec.bounds:
+            return denoiser
+        if self.dynamic_threshold:
+            return DynamicThreshold(denoiser, self.dynamic_threshold, *spec.bounds)
+        return ClipX0(denoiser, *spec.bounds)
+
+    def times(self, process: Process) -> torch.Tensor:
+        """The grid's times: ``steps`` + 1 of them, fewer where the process has fewer steps."""
+        return self.grid.times(process, self.steps)

@@ -1,0 +1,67 @@
+"""What a run has trained, loaded; and whether two runs can work together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from unstir.data import DataSpec
+from unstir.errors import UserError
+from unstir.recipes import Recipe
+from unstir.trainable import Trainable
+
+UNITS = 0.1
+"""How far the units of two runs may differ, in standard deviations: two splits of one data set differ by less."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A module with its averaged weights, whatever it is; the data it is for; the recipe that made it."""
+
+    module: Trainable
+    spec: DataSpec
+    recipe: Recipe
+
+
+Fetch = Callable[[str, torch.device], Trained]
+"""The name of a run -> what it trained, on this device."""
+
+
+def no_runs(name: str, device: torch.device) -> Trained:
+    """For a model that was not loaded from a run folder.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(f"this model does not know of runs such as {name}: load it by unstir.load")
+
+
+def check_fit(name: str, theirs: DataSpec, ours: DataSpec) -> None:
+    """Refuses to let a model be guided by a run of other data: of another shape, in other units, or with other classes.
+
+    Raises:
+        UserError: with the difference.
+    """
+    if (theirs.kind, theirs.shape) != (ours.kind, ours.shape):
+        there, here = (f"{spec.kind} of shape {'x'.join(map(str, spec.shape))}" for spec in (theirs, ours))
+        raise UserError(f"{name} was trained on {there}, and this model on {here}: they cannot work together")
+    if not _same_units(theirs, ours):
+        raise UserError(
+            f"{name} was trained on data of another mean or spread than this model's, and would see its samples shifted; "
+            "train both on one data set"
+        )
+    for key in theirs.conditions.keys() & ours.conditions.keys():
+        both = (theirs.conditions[key], ours.conditions[key])
+        facts = [(c.kind, c.size, c.names, c.frequencies) for c in both]
+        if facts[0] != facts[1]:
+            shown = [", ".join(c.names[:5]) or f"{c.size} without names" for c in both]
+            raise UserError(f"{name} knows another {key} than this model: {shown[0]} there, {shown[1]} here")
+
+
+def _same_units(theirs: DataSpec, ours: DataSpec) -> bool:
+    offset, scale = torch.tensor(theirs.offset), torch.tensor(theirs.scale)
+    our_offset, our_scale = torch.tensor(ours.offset), torch.tensor(ours.scale)
+    shifted, stretched = (offset - our_offset).abs() / our_scale, (scale / our_scale).log().abs()
+    return bool((shifted < UNITS).all() and (stretched < UNITS).all())

@@ -1,0 +1,72 @@
+"""What a run shows of what it has learnt, while it trains and at the end: pictures of samples, a classifier's accuracy, ...
+
+A new kind of module needs a function here and a line in ``SHOWS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from unstir.media.write import write
+from unstir.noisy_classifier import NoisyClassifier
+from unstir.recipes.module import DenoiserConfig, ModuleConfig, NoisyClassifierConfig
+from unstir.sampling import end
+from unstir.training.accuracy import measure, write_accuracy
+
+if TYPE_CHECKING:
+    from unstir.training.session import Session
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What was shown.
+
+    Args:
+        lines: for a person: (what, where it is or what it says).
+        numbers: for metrics.jsonl, by name.
+    """
+
+    lines: tuple[tuple[str, str], ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+Show = Callable[["Session", bool], Shown]
+"""(session, whether this is the end) -> what was shown; called on all processes, of which the main one writes files."""
+
+
+def samples(session: Session, final: bool) -> Shown:
+    """Draws some samples of every class and writes their picture; every process draws its share. At the end also the paper's
+    figure, of data that have one."""
+    from unstir.figures import write_figure
+
+    model, processes = session.model(), session.accelerator.num_processes
+    count, cond = model.showcase()
+    padded = range(-(-count // processes) * processes)
+    share = list(padded)[session.accelerator.process_index :: processes]
+    mine: dict[str, Any] = {name: labels[[i % count for i in share]] for name, labels in cond.items()}
+    x = end(model.trajectory(share, seed=session.recipe.training.seed, **mine))
+    if processes > 1:  # process p's k-th sample is number k * processes + p
+        x = session.accelerator.gather(x).unflatten(0, (processes, -1)).transpose(0, 1).flatten(0, 1)
+    if not session.main:
+        return Shown()
+    path, spec = session.run.samples / f"step-{session.state.step:07d}.png", session.dataset.spec
+    labels = next((row.tolist() for row in cond.values()), None)
+    write(spec.to_data(x[:count]), path, spec, labels=labels)
+    figure = write_figure(model, session.dataset, session.run.samples) if final else None
+    return Shown((("samples", ", ".join(str(file) for file in (path, figure) if file)),))
+
+
+def accuracy(session: Session, final: bool) -> Shown:
+    """How often a noisy classifier is right, by noise level, of samples that were held out (or of those it saw, where none were)."""
+    classifier = session.trained().module
+    assert isinstance(classifier, NoisyClassifier)
+    rows, of = (session.held_out, "held-out") if len(session.held_out) else (session.rows, "training")
+    found = measure(classifier, session.dataset, rows, session.recipe.training.seed, session.accelerator)
+    if session.main:
+        write_accuracy(session.run.accuracy_file, found, of, session.state.step)
+    return Shown((("accuracy", found.text(of)),), found.numbers(of))
+
+
+SHOWS: dict[type[ModuleConfig], Show] = {DenoiserConfig: samples, NoisyClassifierConfig: accuracy}

@@ -30,6 +30,7 @@ _HOME = {
     "Grid": "unstir.sampling",
     "SampleNoise": "unstir.sampling",
     "sample": "unstir.sampling",
+    "encode": "unstir.sampling",
     "trajectory": "unstir.sampling",
     "AutoGuidance": "unstir.guidance",
     "ClassifierFreeGuidance": "unstir.guidance",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from unstir.sampling import Grid as Grid
     from unstir.sampling import SampleNoise as SampleNoise
     from unstir.sampling import Sampler as Sampler
+    from unstir.sampling import encode as encode
     from unstir.sampling import sample as sample
     from unstir.sampling import trajectory as trajectory
 

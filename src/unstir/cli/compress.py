@@ -50,7 +50,7 @@ class CompressOptions:
 
 def main(words: list[str]) -> None:
     """Runs the command."""
-    from unstir.cli.sample import _device
+    from unstir.cli.sample import named_device
     from unstir.run import Run
 
     if not words or words[0].startswith("-"):
@@ -63,7 +63,7 @@ def main(words: list[str]) -> None:
     source = take(rest, "--data")
     options = parse(CompressOptions(), rest, f"unstir compress {run.folder}")
     _check(options)
-    model = run.model(_device(options.device))
+    model = run.model(named_device(options.device))
     if options.curve:
         _draw_curve(run, model, options, source)
     else:

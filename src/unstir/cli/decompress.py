@@ -30,7 +30,7 @@ class DecompressOptions:
 
 def main(words: list[str]) -> None:
     """Runs the command."""
-    from unstir.cli.sample import _device
+    from unstir.cli.sample import named_device
     from unstir.compression import decompress
     from unstir.media.write import check_path, write
     from unstir.run import Run
@@ -49,7 +49,7 @@ def main(words: list[str]) -> None:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    model = run.model(_device(options.device))
+    model = run.model(named_device(options.device))
     try:
         x_0 = decompress(model, data, finish=options.finish, seed=options.seed)
     except UserError as error:

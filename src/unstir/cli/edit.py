@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unstir.cli.advice import condition_lines
 from unstir.cli.arguments import parse, take, wants_help
-from unstir.cli.sample import _checked, _device, _with_classes
+from unstir.cli.sample import known_words, named_device, with_classes
 from unstir.editing import (
     ByGradient,
     ByReplacement,
@@ -281,11 +281,11 @@ def main(words: list[str]) -> None:
     run = Run.open(rest[0])
     _, recipe, spec = run.read_recipe()
     rest = ["--n" if word == "-n" else word for word in rest[1:]]
-    spec = _with_classes(spec, take(list(rest), "--classifier") or recipe.sampling.classifier)
+    spec = with_classes(spec, take(list(rest), "--classifier") or recipe.sampling.classifier)
     given = {key: take(rest, f"--{key}") for key in spec.conditions}
     if wants_help(rest):
         print("\n".join(condition_lines(spec)))
-    _checked([word for word in rest if word != "--image"], spec)  # a file here, a condition elsewhere
+    known_words([word for word in rest if word != "--image"], spec)  # a file here, a condition elsewhere
     settings = edit.defaults(recipe.sampling, rest)
     fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(SamplingConfig)}
     options = parse(edit.options(**fields), rest, f"unstir edit {name} {run.folder}")
@@ -296,7 +296,7 @@ def _edit(run: Run, name: str, options: EditOptions, cond: Conditions) -> None:
     """Draws the results and writes them."""
     if options.n < 1 or options.steps < 1 or options.batch_size < 1:
         raise UserError("-n, --steps and --batch-size must be at least 1")
-    model = run.model(_device(options.device))
+    model = run.model(named_device(options.device))
     out = Path(options.out) if options.out else run.samples / f"{name}-seed{options.seed}.png"
     check_path(out, model.spec)
     with counting(model, name):

@@ -29,6 +29,9 @@ class NllOptions:
     """ode: relative and absolute tolerance of the solver."""
     nll_probes: int = 1
     """ode: directions in which the trace is estimated, where a sample has more than 16 numbers."""
+    nll_dequantization: Literal["uniform", "gaussian"] = "uniform"
+    """ode: how whole numbers become real ones. uniform: evenly over their bins, as in most papers; gaussian: by the model's own lowest
+    noise and back by a decoder, which costs fewer bits."""
     nll_steps: int = 0
     """variational: steps of the chain. 0: those of a process in whole steps, 1,000 of any other."""
     nll_terms: int = 100
@@ -58,7 +61,11 @@ def judge(options: Any) -> NegativeLogLikelihood:
     from unstir.evaluation.nll import METHODS, NatsMethod, NegativeLogLikelihood
 
     fields: dict[str, dict[str, Any]] = {
-        "ode": {"tolerance": options.nll_tolerance, "probes": options.nll_probes},
+        "ode": {
+            "tolerance": options.nll_tolerance,
+            "probes": options.nll_probes,
+            "dequantization": options.nll_dequantization,
+        },
         "variational": {
             "steps": options.nll_steps,
             "terms": options.nll_terms,

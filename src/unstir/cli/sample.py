@@ -59,16 +59,16 @@ def main(words: list[str]) -> None:
     run = Run.open(words[0])
     rest = ["--n" if word == "-n" else word for word in words[1:]]
     _, recipe, spec = run.read_recipe()
-    spec = _with_classes(spec, take(list(rest), "--classifier") or recipe.sampling.classifier)
+    spec = with_classes(spec, take(list(rest), "--classifier") or recipe.sampling.classifier)
     given = {name: take(rest, f"--{name}") for name in spec.conditions}
     if wants_help(rest):
         print("\n".join(condition_lines(spec)))
     recommended = {f.name: getattr(recipe.sampling, f.name) for f in dataclasses.fields(SamplingConfig)}
-    options = parse(SampleOptions(**recommended), _checked(rest, spec), f"unstir sample {run.folder}")
+    options = parse(SampleOptions(**recommended), known_words(rest, spec), f"unstir sample {run.folder}")
     draw(run, options, {name: value for name, value in given.items() if value is not None})
 
 
-def _with_classes(spec: DataSpec, classifier: str) -> DataSpec:
+def with_classes(spec: DataSpec, classifier: str) -> DataSpec:
     """The description of the data, with the class that a classifier guides by."""
     if not classifier:
         return spec
@@ -78,7 +78,7 @@ def _with_classes(spec: DataSpec, classifier: str) -> DataSpec:
     return dataclasses.replace(spec, conditions={**spec.conditions, found[0]: found[1]})
 
 
-def _checked(words: list[str], spec: DataSpec) -> list[str]:
+def known_words(words: list[str], spec: DataSpec) -> list[str]:
     """The words, unless they ask for a condition that other models have and this one has not."""
     for name in ("label", "vector", "text", "image"):
         if f"--{name}" in words and name not in spec.conditions:
@@ -102,7 +102,7 @@ def draw(run: Run, options: SampleOptions, given: dict[str, str]) -> None:
     """Draws the samples and writes them."""
     if options.n < 0 or options.steps < 1 or options.batch_size < 1:
         raise UserError("-n, --steps and --batch-size must be positive")
-    model = run.model(_device(options.device))
+    model = run.model(named_device(options.device))
     n, cond = layout(model, options, given)
     out = Path(options.out) if options.out else run.samples / f"samples-seed{options.seed}.png"
     check_path(out, model.spec)
@@ -150,7 +150,12 @@ def _classes(model: Model, cond: dict[str, Any], options: SampleOptions, indices
     return next((row.tolist() for row in classes), [])
 
 
-def _device(name: str) -> torch.device | None:
+def named_device(name: str) -> torch.device | None:
+    """The device of that name; None for the best there is.
+
+    Raises:
+        UserError: no such device.
+    """
     try:
         return torch.device(name) if name else None
     except RuntimeError:

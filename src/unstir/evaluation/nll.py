@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from unstir.evaluation.samples import check_alike, order
 from unstir.guidance import ClipX0
 from unstir.likelihood.coding import rate_distortion
 from unstir.likelihood.decoder import decoder_of, dequantize, dequantized_noise, is_discrete, log_volume
-from unstir.likelihood.ode import EXACT, draw_probes, ode_likelihood
+from unstir.likelihood.ode import EXACT, draw_probes, ends, ode_likelihood
 from unstir.likelihood.variational import Bound, Chain, Noise, bits_per_dim, chain_times, variational_bound
 from unstir.model import Model
 from unstir.sampling import SampleNoise
@@ -49,22 +49,66 @@ class NatsMethod(ABC):
 
 @dataclass(frozen=True)
 class Ode(NatsMethod):
-    """The probability-flow ODE. Whole numbers are dequantised, so that its density bounds their probability."""
+    """The probability-flow ODE. Whole numbers are made real ones first, so that its density bounds their probability."""
 
     tolerance: float = 1e-5
     """Relative and absolute tolerance of the solver."""
     probes: int = 1
     """Directions in which the trace is estimated, where a sample has more than 16 numbers."""
+    dequantization: str = "uniform"
+    """A name in DEQUANTIZATIONS: how."""
 
     def __call__(
         self, denoiser: NetDenoiser, spec: DataSpec, x: Tensor, rng: SampleNoise, cond: dict[str, Tensor]
     ) -> Tensor:
-        noise = 0.0
+        w, noise, gained = x, 0.0, torch.full((len(x),), -log_volume(spec), dtype=torch.float64)
         if is_discrete(spec):
-            x, noise = dequantize(x, spec, torch.special.ndtr(rng.normal_like(x))), dequantized_noise(spec)
+            w, noise, gained = DEQUANTIZATIONS[self.dequantization](denoiser, spec, x, rng, cond)
         probes = draw_probes(rng, x, self.probes) if spec.dimensions > EXACT else None
-        found = ode_likelihood(denoiser, x, probes, cond, rtol=self.tolerance, atol=self.tolerance, noise=noise)
-        return (log_volume(spec) - found.log_prob).unsqueeze(1)
+        found = ode_likelihood(denoiser, w, probes, cond, rtol=self.tolerance, atol=self.tolerance, noise=noise)
+        return -(found.log_prob + gained.cpu()).unsqueeze(1)
+
+
+Dequantized = tuple[Tensor, float, Tensor]
+"""(real numbers w (B, ...) in model units, the noise level at which their density is to be asked for, (B,) what there is to add to the
+logarithm of that density so that it bounds that of the probability)."""
+
+
+def _uniform(
+    denoiser: NetDenoiser, spec: DataSpec, x: Tensor, rng: SampleNoise, cond: dict[str, Tensor]
+) -> Dequantized:
+    """Evenly over the bins, as in most papers: comparable with all of them."""
+    w = dequantize(x, spec, torch.special.ndtr(rng.normal_like(x)))
+    return w, dequantized_noise(spec), torch.full((len(x),), -log_volume(spec), dtype=torch.float64)
+
+
+@torch.no_grad()
+def _gaussian(
+    denoiser: NetDenoiser, spec: DataSpec, x: Tensor, rng: SampleNoise, cond: dict[str, Tensor]
+) -> Dequantized:
+    """By the noise that the model was trained with, at its lowest level, and back by the decoder of the variational bound.
+
+    Equation:
+        log P(x) >= E_q[log p(w) + log P(x | w) - log q(w | x)],   w = x + sigma / alpha eps at t_min
+    Source:
+        Ho et al. 2019, eq. 12 (variational dequantisation), https://arxiv.org/abs/1902.00275; with a decoder as in Ho, Jain & Abbeel 2020, eq. 13, https://arxiv.org/abs/2006.11239
+    """
+    process = denoiser.process
+    t = process.t_at_log_snr(torch.tensor(ends(process)[0], dtype=torch.float64)).clamp(min=process.t_min)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    eps, noise = rng.normal_like(x), float(sigma / alpha)
+    w = x + noise * eps
+    belief = ClipX0(denoiser, *spec.bounds) if spec.bounds else denoiser
+    decoder, mean = decoder_of(spec), belief(float(alpha) * w, t, **cond).x_0
+    std = decoder.std(torch.zeros_like(t), sigma / alpha.hypot(sigma)).to(x)
+    log_q = -0.5 * eps.double().square() - math.log(noise) - 0.5 * math.log(2 * math.pi)
+    return w, noise, (decoder.log_prob(x, mean, std) - log_q).flatten(1).sum(1)
+
+
+DEQUANTIZATIONS: dict[str, Callable[[NetDenoiser, DataSpec, Tensor, SampleNoise, dict[str, Tensor]], Dequantized]] = {
+    "uniform": _uniform,
+    "gaussian": _gaussian,
+}
 
 
 @dataclass(frozen=True)

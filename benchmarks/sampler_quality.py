@@ -1,9 +1,10 @@
 """One trained model, every sampler, few and many steps: the Fréchet distance of the samples, and what they look like.
 
-    unstir train ddpm --data fashion-mnist --network.patch 2 --training.batch-size 32 --training.optimizer muon ... --out runs/samplers
+    unstir train improved-ddpm --data fashion-mnist --training.minutes 12 --training.batch-size 32 --training.learning-rate 2e-3 \\
+        --training.optimizer muon --training.decay linear --training.average power --out runs/samplers
     python benchmarks/sampler_quality.py runs/samplers [--only ddpm ddim ...] [--steps 5 10 20 50 100] [-n 500] [--grid uniform] [--out FILE.jsonl]
 
-All start from the same noise (sample i depends on the seed and i alone), on the same grid, without guidance, and are judged as in
+All start from the same noise (sample i depends on the seed and i alone), on the same grid, class after class without guidance, and are judged as in
 time_to_quality.py. Steps are the sampler's; the table says how often each asked the network. Every finished line of --out is kept.
 """
 
@@ -30,7 +31,7 @@ BATCH = 100
 
 def draw(model: Model, name: str, steps: int, grid: str, n: int) -> dict[str, Any]:
     """n samples as bytes, with the seconds and the network's evaluations that they took."""
-    settings = model.settings(name, steps, 1.0, grid, labels="none")
+    settings = model.settings(name, steps, 1.0, grid, labels="cycle")
     pieces, asked, start = [], 0, time.perf_counter()
     for first in range(0, n, BATCH):
         for step in model.trajectory(range(first, min(first + BATCH, n)), settings):

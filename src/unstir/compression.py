@@ -32,7 +32,7 @@ from unstir.sampling import SampleNoise, sample
 
 MAGIC, VERSION = b"uz", 1
 HEAD = struct.Struct(">2sBBH4sH")
-STEPS = 96
+STEPS = 64
 """Stops of the grid. More follow the model more closely, and take longer where much is told."""
 WINDOW = 12
 """Bits of the path that name a codeword. More come nearer to the bound, and each takes twice the time."""

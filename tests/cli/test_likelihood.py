@@ -318,6 +318,28 @@ def test_beliefs(image_run: Path, points_run: Path, tmp_path: Path, capsys: pyte
             run(["sample", *map(str, arguments), "-n", "2", "--beliefs"])
 
 
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a if k != "seconds")
+    return len(a) == len(b) and all(map(equal, a, b)) if isinstance(a, list) else bool(a == b)
+
+
+def test_a_resumed_run_remembers_its_losses(tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
+    """L_vlb with importance sampling on a chain of three steps, which were all drawn ten times by the tenth step."""
+    words = ["--data", str(tiny_arrays["image"]), *TINY, "--process.steps", "3"]
+    for name, steps in (("whole", 16), ("half", 11)):
+        run(["train", "improved-ddpm-vlb", *words, "--out", str(tmp_path / name), "--training.steps", str(steps), "--training.decay", "constant", "--training.warmup", "0"])  # fmt: skip
+    run(["train", "--resume", str(tmp_path / "half"), "--training.steps", "16"])
+    whole, half = (
+        torch.load(tmp_path / name / "checkpoints" / "step-000000016.pt", weights_only=True)
+        for name in ("whole", "half")
+    )
+    assert int(whole["companion"]["counts"].min()) == 10
+    assert equal(whole, half)
+
+
 def test_hybrid_runs_log_their_parts(image_run: Path) -> None:
     row = json.loads((image_run / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["loss"] == pytest.approx(row["simple"] + 0.001 * row["vlb"], rel=1e-4)

@@ -110,16 +110,16 @@ def test_whole_numbers_of_three_bits() -> None:
     mean, std = 3.2, 1.6
     x = np.repeat(np.arange(8, dtype=np.uint8), 40)[:, None]
     model = model_of(BITS, torch.tensor([[mean]]), torch.tensor([[std]]))
-    cdf = torch.distributions.Normal(mean, std).cdf
+    seen = torch.distributions.Normal(mean, math.sqrt(std**2 + 1 / 12))  # at the noise level of the dequantisation
     edges = torch.arange(9) - 0.5
-    p = cdf(edges[1:]) - cdf(edges[:-1])
+    p = seen.cdf(edges[1:]) - seen.cdf(edges[:-1])
     # E_u log density over the bins: what dequantisation can reach for this density
     u = (torch.arange(2000) + 0.5) / 2000 - 0.5
-    reached = torch.stack([torch.distributions.Normal(mean, std).log_prob(k + u).mean() for k in range(8)])
+    reached = torch.stack([seen.log_prob(k + u).mean() for k in range(8)])
     assert (reached < p.log()).all()
-    found = judge(model, dataset(x, BITS), Ode(1e-4), 320)
+    found = judge(model, dataset(x, BITS), Ode(1e-4, clip=False), 320)
     assert found.nats == pytest.approx(float(-reached.mean()), abs=0.05)
-    repeated = judge(model, dataset(x, BITS), Ode(1e-4), 320, repeats=4)
+    repeated = judge(model, dataset(x, BITS), Ode(1e-4, clip=False), 320, repeats=4)
     assert repeated.nats == pytest.approx(float(-reached.mean()), abs=0.02)
     assert repeated.nats > float(-p.log().mean())
     assert repeated.error < found.error
@@ -134,6 +134,17 @@ def test_a_model_of_whole_numbers_finds_their_probabilities() -> None:
     bound = judge(model, dataset(x, BITS), Variational(steps=200, terms=0), 400)
     assert -0.02 < bound.nats - entropy < 0.1
     assert abs(bound.extra["terms"]["data"]) < 1e-3  # by the last step the number is told
+    # the ODE: by its own noise and a decoder the same; evenly over the bins what the numbers look like with noise of that variance
+    decoded = judge(model, dataset(x, BITS), Ode(1e-4, dequantization="gaussian"), 400, repeats=2)
+    assert decoded.nats == pytest.approx(entropy, abs=0.02)
+    spread = judge(model, dataset(x, BITS), Ode(1e-4), 400, repeats=2)
+    u = (torch.arange(500) + 0.5) / 500 - 0.5
+    y = torch.arange(8.0)[:, None] + u  # (8, 500)
+    log_density = (p.log() + torch.distributions.Normal(torch.arange(8.0), 12**-0.5).log_prob(y[..., None])).logsumexp(
+        2
+    )
+    assert spread.nats == pytest.approx(float(-(p * log_density.mean(1)).sum()), abs=0.03)
+    assert spread.nats > entropy + 0.03
 
 
 def test_bit_depth_only_moves_the_bits() -> None:

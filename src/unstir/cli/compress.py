@@ -36,7 +36,7 @@ class CompressOptions:
     """Stop when the root-mean-square error, in the data's units (0 to 255 of pictures), is no larger."""
     window: int = 12
     """Bits that name a codeword of noise, 2 to 16: more come nearer to the bound, and each one more takes twice the time."""
-    steps: int = 96
+    steps: int = 64
     """Stops of the way down: more follow the model more closely, fewer suit small pictures."""
     curve: str = ""
     """Instead of compressing: a picture of the rate-distortion curve, or a .json of it."""

@@ -25,7 +25,7 @@ class NllOptions:
 
     nll_method: Literal["ode", "variational"] = "ode"
     """The probability-flow ODE, or the variational bound of the reverse chain."""
-    nll_tolerance: float = 1e-5
+    nll_tolerance: float = 1e-4
     """ode: relative and absolute tolerance of the solver."""
     nll_probes: int = 1
     """ode: directions in which the trace is estimated, where a sample has more than 16 numbers."""
@@ -65,6 +65,7 @@ def judge(options: Any) -> NegativeLogLikelihood:
             "tolerance": options.nll_tolerance,
             "probes": options.nll_probes,
             "dequantization": options.nll_dequantization,
+            "clip": options.clip,
         },
         "variational": {
             "steps": options.nll_steps,

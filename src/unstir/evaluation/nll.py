@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from unstir.data import Dataset, DataSpec
-from unstir.denoiser import NetDenoiser
+from unstir.denoiser import Denoiser, NetDenoiser
 from unstir.errors import UserError
 from unstir.evaluation.embed import Progress
 from unstir.evaluation.samples import check_alike, order
@@ -51,22 +51,29 @@ class NatsMethod(ABC):
 class Ode(NatsMethod):
     """The probability-flow ODE. Whole numbers are made real ones first, so that its density bounds their probability."""
 
-    tolerance: float = 1e-5
+    tolerance: float = 1e-4
     """Relative and absolute tolerance of the solver."""
     probes: int = 1
     """Directions in which the trace is estimated, where a sample has more than 16 numbers."""
     dequantization: str = "uniform"
     """A name in DEQUANTIZATIONS: how."""
+    clip: bool = True
+    """Keep the believed data in the range of pictures, as sampling does."""
 
     def __call__(
         self, denoiser: NetDenoiser, spec: DataSpec, x: Tensor, rng: SampleNoise, cond: dict[str, Tensor]
     ) -> Tensor:
         w, noise, gained = x, 0.0, torch.full((len(x),), -log_volume(spec), dtype=torch.float64)
+        belief = _belief(denoiser, spec, self.clip)
         if is_discrete(spec):
-            w, noise, gained = DEQUANTIZATIONS[self.dequantization](denoiser, spec, x, rng, cond)
+            w, noise, gained = DEQUANTIZATIONS[self.dequantization](belief, spec, x, rng, cond)
         probes = draw_probes(rng, x, self.probes) if spec.dimensions > EXACT else None
-        found = ode_likelihood(denoiser, w, probes, cond, rtol=self.tolerance, atol=self.tolerance, noise=noise)
+        found = ode_likelihood(belief, w, probes, cond, rtol=self.tolerance, atol=self.tolerance, noise=noise)
         return -(found.log_prob + gained.cpu()).unsqueeze(1)
+
+
+def _belief(denoiser: Denoiser, spec: DataSpec, clip: bool) -> Denoiser:
+    return ClipX0(denoiser, *spec.bounds) if clip and spec.bounds else denoiser
 
 
 Dequantized = tuple[Tensor, float, Tensor]
@@ -74,18 +81,14 @@ Dequantized = tuple[Tensor, float, Tensor]
 logarithm of that density so that it bounds that of the probability)."""
 
 
-def _uniform(
-    denoiser: NetDenoiser, spec: DataSpec, x: Tensor, rng: SampleNoise, cond: dict[str, Tensor]
-) -> Dequantized:
+def _uniform(denoiser: Denoiser, spec: DataSpec, x: Tensor, rng: SampleNoise, cond: dict[str, Tensor]) -> Dequantized:
     """Evenly over the bins, as in most papers: comparable with all of them."""
     w = dequantize(x, spec, torch.special.ndtr(rng.normal_like(x)))
     return w, dequantized_noise(spec), torch.full((len(x),), -log_volume(spec), dtype=torch.float64)
 
 
 @torch.no_grad()
-def _gaussian(
-    denoiser: NetDenoiser, spec: DataSpec, x: Tensor, rng: SampleNoise, cond: dict[str, Tensor]
-) -> Dequantized:
+def _gaussian(denoiser: Denoiser, spec: DataSpec, x: Tensor, rng: SampleNoise, cond: dict[str, Tensor]) -> Dequantized:
     """By the noise that the model was trained with, at its lowest level, and back by the decoder of the variational bound.
 
     Equation:
@@ -98,14 +101,13 @@ def _gaussian(
     alpha, sigma = process.alpha(t), process.sigma(t)
     eps, noise = rng.normal_like(x), float(sigma / alpha)
     w = x + noise * eps
-    belief = ClipX0(denoiser, *spec.bounds) if spec.bounds else denoiser
-    decoder, mean = decoder_of(spec), belief(float(alpha) * w, t, **cond).x_0
+    decoder, mean = decoder_of(spec), denoiser(float(alpha) * w, t, **cond).x_0
     std = decoder.std(torch.zeros_like(t), sigma / alpha.hypot(sigma)).to(x)
     log_q = -0.5 * eps.double().square() - math.log(noise) - 0.5 * math.log(2 * math.pi)
     return w, noise, (decoder.log_prob(x, mean, std) - log_q).flatten(1).sum(1)
 
 
-DEQUANTIZATIONS: dict[str, Callable[[NetDenoiser, DataSpec, Tensor, SampleNoise, dict[str, Tensor]], Dequantized]] = {
+DEQUANTIZATIONS: dict[str, Callable[[Denoiser, DataSpec, Tensor, SampleNoise, dict[str, Tensor]], Dequantized]] = {
     "uniform": _uniform,
     "gaussian": _gaussian,
 }
@@ -129,8 +131,7 @@ class Variational(NatsMethod):
     ) -> Tensor:
         noise: Noise = ("learned" if denoiser.learn_variance else "posterior") if self.noise == "auto" else self.noise
         chain = Chain(denoiser.process, chain_times(denoiser.process, self.steps), noise, decoder_of(spec))
-        belief = ClipX0(denoiser, *spec.bounds) if self.clip and spec.bounds else denoiser
-        bound = variational_bound(belief, chain, x, rng, cond, terms=self.terms)
+        bound = variational_bound(_belief(denoiser, spec, self.clip), chain, x, rng, cond, terms=self.terms)
         nats = bound.total if is_discrete(spec) else bound.total + log_volume(spec)
         if len(bound.steps) < len(chain):
             return nats.unsqueeze(1)

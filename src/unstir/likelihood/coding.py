@@ -115,11 +115,11 @@ class Code:
         return len(self.to_bits())
 
     def to_bits(self) -> str:
-        """As "0110...": jumps and lengths of paths as differences from the step before, paths as they are."""
-        parts, before = [_gamma(len(self.steps) + 1)], _first(self.window, self.stops)
+        """As "0110...": jumps and lengths of paths as differences from what is expected, paths as they are."""
+        parts, expected = [_gamma(len(self.steps) + 1)], _first(self.window, self.stops)
         for step in self.steps:
-            parts += [_head(before, step.jump, len(step.path)), step.path]
-            before = step
+            parts += [_head(expected, step.jump, len(step.path)), step.path]
+            expected = _after(step)
         return "".join(parts)
 
     @classmethod
@@ -131,29 +131,36 @@ class Code:
         """
         stream = iter(text)
         steps: list[Told] = []
-        before = _first(window, stops)
+        expected = _first(window, stops)
         for _ in range(_read_gamma(stream) - 1):
-            jump = before.jump + _signed(_read_gamma(stream))
-            count = len(before.path) + QUANTUM * _signed(_read_gamma(stream))
+            jump = expected[0] + _signed(_read_gamma(stream))
+            count = expected[1] + QUANTUM * _signed(_read_gamma(stream))
             if jump < 1 or count < window:
                 raise ValueError("not a code")
-            before = Told(jump, _take(stream, count))
-            steps.append(before)
+            steps.append(Told(jump, _take(stream, count)))
+            expected = _after(steps[-1])
         return cls(tuple(steps), window, stops)
 
 
-def _first(window: int, stops: int) -> Told:
-    """What the first step's differences are from: the first quarter of the grid is mostly noise."""
-    return Told(max(stops // 4, 1), "0" * window)
+Expected = tuple[int, int]
+"""The jump and the length of the path that the next step is expected to have: differences from these are told."""
 
 
-def _head(before: Told, jump: int, count: int) -> str:
-    return _gamma(_unsigned(jump - before.jump)) + _gamma(_unsigned((count - len(before.path)) // QUANTUM))
+def _first(window: int, stops: int) -> Expected:
+    return max(stops // 4, 1), window  # the first quarter of the grid is mostly noise
 
 
-def _cost(before: Told, jump: int, count: int) -> int:
-    """Bits of a step after another."""
-    return len(_head(before, jump, count)) + count
+def _after(told: Told) -> Expected:
+    return min(told.jump, 3), len(told.path)  # only the way out of the noise is a long jump
+
+
+def _head(expected: Expected, jump: int, count: int) -> str:
+    return _gamma(_unsigned(jump - expected[0])) + _gamma(_unsigned((count - expected[1]) // QUANTUM))
+
+
+def _cost(expected: Expected, jump: int, count: int) -> int:
+    """Bits of a step."""
+    return len(_head(expected, jump, count)) + count
 
 
 def _gamma(number: int) -> str:
@@ -306,9 +313,7 @@ class Coder:
         """(jump, direction d (D,), bits) of the next step to tell; no bits where too little is left to tell."""
         wrong = (x_0 - at.prediction.x_0).flatten().float().cpu()
         half, here = float(wrong.double().square().sum()) / 2, self._snr(at.index)
-        # A longer path costs less for each nat, and a longer stretch more: worth it with many entries to tell of.
-        quanta = min(max(len(wrong) // 64, 1), 8)
-        least = told_by(self.window + QUANTUM * quanta, self.window)
+        least = told_by(self.window, self.window)  # longer stretches would cost more than longer paths save
         last = self.stops - 1
         for index in range(at.index + 1, last + 1):
             gain = self._snr(index) - here
@@ -319,19 +324,19 @@ class Coder:
     def walk(self, x_0: Tensor, most_bits: float = math.inf) -> Iterator[tuple[Told | None, Reached]]:
         """Tells a sample (1, ...) in model units step by step, until a code of ``most_bits`` is full or nothing is left to tell: yields where
         both sides stand, and the step that was told to get there (None at the beginning)."""
-        at, before, steps, spent = self._begin(x_0), _first(self.window, self.stops), 0, 0
+        at, expected, steps, spent = self._begin(x_0), _first(self.window, self.stops), 0, 0
         yield None, at
         while True:
             jump, direction, count = self._next(at, x_0)
             most = most_bits - spent - len(_gamma(steps + 2))
-            while count >= self.window and _cost(before, jump, count) > most:
+            while count >= self.window and _cost(expected, jump, count) > most:
                 count -= QUANTUM
             if count < self.window:
                 return
             told = Told(jump, self._choose(at, direction, count))
             at = self._follow(at, told)
             yield told, at
-            steps, spent, before = steps + 1, spent + _cost(before, jump, count), told
+            steps, spent, expected = steps + 1, spent + _cost(expected, jump, count), _after(told)
 
     @torch.no_grad()
     def encode(self, x_0: Tensor, most_bits: float = math.inf, error: float = 0.0) -> tuple[Code, Reached]:

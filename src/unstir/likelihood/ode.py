@@ -113,7 +113,7 @@ def ode_likelihood(
         Song et al. 2021, eqs. 13 and 39, https://arxiv.org/abs/2011.13456; Chen et al. 2018, theorem 1, https://arxiv.org/abs/1806.07366
 
     Args:
-        denoiser: what the ODE believes; it must be smooth, so nothing is clipped.
+        denoiser: what the ODE believes. Clipping may be around it: its flow has corners, but it is still one to one.
         x_0: (B, ...) in model units.
         probes: (P, B, ...) from ``draw_probes``, the same along the whole way; None: the exact trace, at as many times the cost as a
             sample has numbers.

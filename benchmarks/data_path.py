@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from pictures import source_at_hand
@@ -31,6 +30,7 @@ from unstir.objectives import Batch
 from unstir.recipes import RECIPES
 from unstir.run import Run
 from unstir.sampling import SampleNoise
+from unstir.training.devices import engine
 from unstir.training.loop import DrawBatch, Loop
 from unstir.training.session import Draw, Session
 
@@ -62,7 +62,7 @@ def feeding(source: str, steps: int) -> list[object]:
     recipe = dataclasses.replace(recipe, training=training)
     dataset = load(recipe.data)
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(Run(folder), "quick", recipe, dataset, Accelerator())
+        session = Session(Run(folder), "quick", recipe, dataset, engine())
         spent: list[float] = []
         whole: list[float] = []
         draw = timed(Draw(dataset, training.batch_size, 0, recipe.data.flip), spent)

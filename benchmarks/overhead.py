@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from report import heading, table, write_json
@@ -30,6 +29,7 @@ from unstir.recipes import RECIPES, SamplingConfig
 from unstir.run import Run
 from unstir.samplers import SAMPLERS
 from unstir.sampling import SampleNoise
+from unstir.training.devices import engine
 from unstir.training.loop import Loop
 from unstir.training.session import Draw, Session
 
@@ -62,7 +62,7 @@ def build(folder: str) -> Session:
     recipe = dataclasses.replace(RECIPES["quick"], data=DataConfig(source="emoji"))
     training = dataclasses.replace(recipe.training, minutes=None, steps=10**6)
     recipe = dataclasses.replace(recipe, training=training)
-    return Session(Run(folder), "quick", recipe, load(recipe.data), Accelerator())
+    return Session(Run(folder), "quick", recipe, load(recipe.data), engine())
 
 
 class Bare:

@@ -19,11 +19,13 @@ import sys
 import time
 from dataclasses import dataclass
 
-from contenders import SETTINGS, contender
+from contenders import SETTINGS
+from contenders.ours import QuickUnstir
 from estimate import print_estimate
 from pictures import read, source_at_hand
 from report import heading, table, write_json
 from rounds import Job, Measured, Result
+from unstir.training.devices import disband
 
 WARM_UP = 3
 
@@ -53,9 +55,8 @@ def work(job: Job) -> None:
     import torch
 
     torch.set_num_threads(job["threads"])
-    made = contender("unstir-quick")
-    tuning = dataclasses.replace(made.tuned(), batch_size=job["batch"])
-    one = made(read(job["data"])[:10_000], SETTINGS["installed"], tuning)
+    tuning = dataclasses.replace(QuickUnstir.tuned(), batch_size=job["batch"])
+    one = QuickUnstir(read(job["data"])[:10_000], SETTINGS["installed"], tuning)
     for _ in range(WARM_UP):
         one.train_step()
     start = time.perf_counter()
@@ -64,8 +65,7 @@ def work(job: Job) -> None:
     seconds = time.perf_counter() - start
     if int(os.environ.get("RANK", 0)) == 0:
         print(json.dumps({"pictures_per_second": job["steps"] * job["batch"] / seconds}))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    disband(one.session.accelerator)
 
 
 def measure(layout: Layout, job: Job, cores: int) -> Result:
@@ -79,7 +79,7 @@ def measure(layout: Layout, job: Job, cores: int) -> Result:
     if layout.together and layout.processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(layout.processes)]
     command += [__file__, "--worker", json.dumps(job)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"]), "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"])}
     started = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(layout.processes if alone else 1)

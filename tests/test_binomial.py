@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numeric import Fast, f64, scalar
 from torch import Tensor
 
 from unstir.binomial import (
@@ -30,29 +31,6 @@ from unstir.sampling import SampleNoise, sample
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 PATTERNS = torch.tensor([[1, 1, -1], [-1, 1, 1], [-1, -1, -1]], dtype=torch.float64)
 STATES = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3)), dtype=torch.float64)
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def scalar(t: float) -> Tensor:
-    return torch.tensor(t, dtype=torch.float64)
-
-
-class Fast(SampleNoise):
-    """The same interface, all samples from one generator: for thousands of them."""
-
-    def __init__(self, seed: int, count: int) -> None:
-        super().__init__(seed, range(count))
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def normal_like(self, x: Tensor) -> Tensor:
-        self.draws += 1
-        return torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
-
-    def uniform(self) -> Tensor:
-        return torch.rand(len(self.indices), generator=self.generator, dtype=torch.float64)
 
 
 def chain(T: int, s: int, t: int) -> np.ndarray:

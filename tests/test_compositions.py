@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from numeric import scalar
 from torch import Tensor, nn
 
 from unstir.denoiser import ChangeProcess, Denoiser, GaussianDenoiser, MixtureDenoiser, NetDenoiser
@@ -72,10 +73,6 @@ ROUGH = (
 @cache
 def process_of(name: str) -> Process:
     return PROCESSES[name]()
-
-
-def scalar(t: float) -> Tensor:
-    return torch.tensor(t, dtype=torch.float64)
 
 
 def mixture(process: Process) -> MixtureDenoiser:

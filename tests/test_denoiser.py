@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
@@ -17,10 +18,6 @@ from unstir.processes import EDM, PROCESSES, VP, LinearVP, RectifiedFlow
 MEANS = torch.tensor([[0.8, -0.2], [-0.5, 1.4], [0.1, -1.0]], dtype=torch.float64)
 STDS = torch.tensor([[0.2, 0.5], [0.4, 0.3], [0.9, 0.3]], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def noisy(process: Process, t: Tensor) -> MixtureSameFamily:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numeric import f64
 from torch import Tensor
 
 from unstir.process import Process
@@ -28,10 +29,6 @@ from unstir.processes import (
 )
 
 INF = math.inf
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 @cache

@@ -13,7 +13,6 @@ import weakref
 from abc import abstractmethod
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from contenders.contender import SETTINGS, Contender, Pictures
@@ -25,6 +24,7 @@ from unstir.networks import UNetConfig
 from unstir.recipes import RECIPES, DenoiserConfig, Recipe
 from unstir.run import Run
 from unstir.training.config import AdamW, Precision
+from unstir.training.devices import engine
 from unstir.training.session import Session
 
 PRECISION: dict[str, Precision] = {"installed": "auto", "allocator": "fp32", "bf16": "bf16"}
@@ -64,7 +64,7 @@ class Unstir(Contender):
         self.seed, self.spec = seed, dataset.spec
         folder = tempfile.mkdtemp()  # its own lines of metrics go there, as for everybody
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.session = Session(Run(folder), "quick", recipe, dataset, Accelerator(mixed_precision="no"))
+        self.session = Session(Run(folder), "quick", recipe, dataset, engine())
         self.steps = iter(self.session)
 
     def network(self) -> nn.Module:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from launch import in_two_processes
 from PIL import Image
 
 import unstir
@@ -173,15 +171,6 @@ def test_mistakes(points_run: Path, tiny_arrays: dict[str, Path], tmp_path: Path
         assert len(str(error.value).splitlines()) <= 2
 
 
-def launch(*words: str) -> str:
-    """Two processes over gloo. By torchrun: `accelerate launch --cpu --num_processes 2` starts one, and says nothing."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "unstir"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def test_two_processes_find_what_one_does(points_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """31 samples, which two cannot share evenly; each with a cache of its own, so that both compute everything."""
     words = [
@@ -201,7 +190,7 @@ def test_two_processes_find_what_one_does(points_run: Path, tmp_path: Path, monk
     ]
     run([*words, "--json", str(tmp_path / "one.json")])
     monkeypatch.setenv("UNSTIR_CACHE", str(tmp_path / "cache of two"))
-    launch(*words, "--json", str(tmp_path / "two.json"))
+    in_two_processes("-m", "unstir", *words, "--json", str(tmp_path / "two.json"))
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert json.loads((points_run / "evaluation.jsonl").read_text().splitlines()[-1])["hardware"] == "cpu x 2"
 
@@ -280,6 +269,6 @@ def test_two_processes_evaluate_while_they_train(tiny_arrays: dict[str, Path], t
     plan = ["--training.steps", "8", *EVALUATE]
     train(tmp_path / "one", tiny_arrays["points"], *plan)
     words = ["train", "swiss-roll", "--data", str(tiny_arrays["points"]), "--out", str(tmp_path / "two"), *SMALL, *plan]
-    assert "on cpu x 2; " in launch(*words)
+    assert "on cpu x 2; " in in_two_processes("-m", "unstir", *words)
     one, two = (Run(tmp_path / name).metrics()[-1]["fd[coordinates, n=20]"] for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-3)

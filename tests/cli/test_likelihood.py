@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from launch import in_two_processes
 from PIL import Image
 
 import unstir
@@ -133,18 +131,11 @@ def test_a_test_split_is_taken_where_there_is_one() -> None:
     assert data_to_judge(DataConfig(source="fashion-mnist", split="train-2"), asked=False).split == "train-2"
 
 
-def launch(*words: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "unstir"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def test_two_processes_find_what_one_does(points_run: Path, tmp_path: Path) -> None:
     """Eleven samples, which two cannot share evenly."""
     words = ["evaluate", str(points_run), "-n", "11", "--metrics", "nll", "--device", "cpu", "--nll-method", "variational", "--nll-steps", "9", "--nll-terms", "0"]  # fmt: skip
     run([*words, "--json", str(tmp_path / "one.json")])
-    launch(*words, "--json", str(tmp_path / "two.json"))
+    in_two_processes("-m", "unstir", *words, "--json", str(tmp_path / "two.json"))
     one, two = (json.loads((tmp_path / f"{name}.json").read_text())["nll"] for name in ("one", "two"))
     for key in ("bits_per_dim", "nats", "error"):
         assert two[key] == pytest.approx(one[key], rel=1e-5)

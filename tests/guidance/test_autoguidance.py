@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from numeric import f64
 
 from unstir.denoiser import GaussianDenoiser, MixtureDenoiser
 from unstir.guidance import AutoGuidance, ClassifierFreeGuidance, ClipX0, OnlyKnown
@@ -13,10 +13,6 @@ from unstir.processes import EDM, PROCESSES, VP, RectifiedFlow
 
 LABEL = torch.tensor([2, 0, 1])
 X_T = torch.tensor([[0.3, -1.0], [1.2, 0.7], [-2.0, 0.1]], dtype=torch.float64)
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def good(process: Process) -> MixtureDenoiser:

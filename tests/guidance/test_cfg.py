@@ -6,16 +6,13 @@ import math
 
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor
 
 from unstir.denoiser import Denoiser, MixtureDenoiser
 from unstir.guidance import ClassifierFreeGuidance
 from unstir.prediction import Prediction
 from unstir.processes import VP, RectifiedFlow
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def exact() -> MixtureDenoiser:

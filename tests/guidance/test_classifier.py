@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor, nn
 
 from unstir.denoiser import ChangeProcess, MixtureDenoiser
@@ -16,10 +17,6 @@ from unstir.processes import EDM, PROCESSES, VP, LinearVP, RectifiedFlow
 
 LABEL = torch.tensor([2, 0, 1, 1])
 X_T = torch.tensor([[0.3, -1.0], [1.2, 0.7], [-2.0, 0.1], [0.5, 0.4]], dtype=torch.float64)
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def exact(process: Process) -> MixtureDenoiser:

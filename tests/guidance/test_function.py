@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor, nn
 
 from unstir.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser, NetDenoiser
@@ -17,10 +18,6 @@ from unstir.processes import EDM, PROCESSES, VP, RectifiedFlow
 MEAN, STD = torch.tensor([0.8, -0.3], dtype=torch.float64), torch.tensor([0.5, 1.2], dtype=torch.float64)
 TARGET, NOISE = torch.tensor([-0.4, 1.0], dtype=torch.float64), 0.3
 X_T = torch.tensor([[0.3, -1.0], [1.2, 0.7], [-2.0, 0.1]], dtype=torch.float64)
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def gaussian(process: Process) -> GaussianDenoiser:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor
 
 from unstir.data.spec import DataSpec
@@ -18,10 +19,6 @@ from unstir.likelihood.decoder import (
     is_discrete,
     log_volume,
 )
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def values(levels: int) -> Tensor:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor, nn
 
 from unstir.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser, NetDenoiser
@@ -20,10 +21,6 @@ from unstir.sampling import SampleNoise
 X_0 = torch.tensor([[0.3, -0.9], [1.1, 0.2], [-0.6, 0.5], [2.5, -2.0]], dtype=torch.float64)
 BITS = math.log(2) * 2  # nats of two numbers of one bit each
 TIGHT = {"rtol": 1e-7, "atol": 1e-7}
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def mixture(process: Process) -> MixtureDenoiser:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor
 
 from unstir.prediction import Prediction
@@ -26,10 +27,6 @@ from unstir.samplers.exponential import (
     half_log_snr,
     weights,
 )
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def integral(f: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from numeric import Fast, f64, scalar
 from torch import Tensor
 
 from unstir.denoiser import GaussianDenoiser, MixtureDenoiser
@@ -15,27 +16,7 @@ from unstir.process import Process
 from unstir.processes import EDM, PROCESSES, VP, GeometricLadder, RectifiedFlow
 from unstir.samplers.grids import Karras, Uniform
 from unstir.samplers.langevin import AnnealedLangevin, langevin, langevin_step
-from unstir.sampling import SampleNoise, sample, trajectory
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def scalar(t: float) -> Tensor:
-    return torch.tensor(t, dtype=torch.float64)
-
-
-class Fast(SampleNoise):
-    """The same interface, all samples from one generator: for thousands of them."""
-
-    def __init__(self, seed: int, count: int) -> None:
-        super().__init__(seed, range(count))
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def normal_like(self, x: Tensor) -> Tensor:
-        self.draws += 1
-        return torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
+from unstir.sampling import sample, trajectory
 
 
 @pytest.mark.parametrize("name", PROCESSES)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor
 
 from unstir.denoiser import Denoiser
@@ -20,11 +21,6 @@ from unstir.samplers import DDPM, SAMPLERS
 from unstir.samplers.repaint import RePaint, go_up
 from unstir.samplers.replacement import Known, Replacement
 from unstir.sampling import Cond, Memory, SampleNoise, Sampler, sample
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
-
 
 MEAN, STD, RHO, Y = f64(0.3, -0.5), f64(1.0, 0.7), 0.8, 1.4
 COVARIANCE = torch.diag(STD) @ torch.tensor([[1, RHO], [RHO, 1]], dtype=torch.float64) @ torch.diag(STD)

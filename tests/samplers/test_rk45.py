@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numeric import f64, scalar
 from torch import Tensor
 
 from unstir.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser
@@ -18,14 +19,6 @@ from unstir.samplers.rk45 import flow, lowest
 from unstir.sampling import SampleNoise, encode, sample, trajectory
 
 ENDS = {**{name: process() for name, process in PROCESSES.items()}, "zero-terminal-snr": CosineVP(beta_max=1)}
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def scalar(t: float) -> Tensor:
-    return torch.tensor(t, dtype=torch.float64)
 
 
 def gaussian(process: Process) -> GaussianDenoiser:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor
 
 from unstir.denoiser import GaussianDenoiser, MixtureDenoiser
@@ -16,10 +17,6 @@ from unstir.samplers.ancestral import learned_std, mean_toward
 from unstir.samplers.grids import Uniform
 from unstir.samplers.ode import Churn
 from unstir.sampling import SampleNoise, Sampler, sample
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def mixture(process: Process) -> MixtureDenoiser:

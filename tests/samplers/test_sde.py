@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from numeric import Fast, f64, scalar
 from torch import Tensor
 
 from unstir.denoiser import Denoiser, GaussianDenoiser
@@ -21,26 +22,6 @@ from unstir.samplers.sde import reverse_drift
 from unstir.sampling import SampleNoise, Sampler, sample
 
 MEAN, STD = 0.7, 0.4
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def scalar(t: float) -> Tensor:
-    return torch.tensor(t, dtype=torch.float64)
-
-
-class Fast(SampleNoise):
-    """The same interface, all samples from one generator: for thousands of them."""
-
-    def __init__(self, seed: int, count: int) -> None:
-        super().__init__(seed, range(count))
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def normal_like(self, x: Tensor) -> Tensor:
-        self.draws += 1
-        return torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
 
 
 class Impulses(SampleNoise):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor
 
 from unstir.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser
@@ -45,10 +46,6 @@ SOLVERS: list[Sampler] = [
     LMS(),
 ]
 NOISY: list[Sampler] = [EulerAncestral(), DPMpp2SAncestral(), DPMpp2MSDE(), DPMpp3MSDE()]
-
-
-def f64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 class Counted(Denoiser):

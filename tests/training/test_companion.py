@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from launch import in_two_processes
+from numeric import assert_close_states
 from torch import Tensor, nn
 
 from unstir.denoiser import NetDenoiser
@@ -140,7 +139,7 @@ def test_accumulated_pieces_are_one_batch(case: str) -> None:
     pieces = new_loop(case, replace(CONFIG, accumulate=4), alone())
     for a, b in zip(whole, pieces, strict=True):
         torch.testing.assert_close(a.loss, b.loss)
-    close(pieces.state.state_dict(), whole.state.state_dict())
+    assert_close_states(pieces.state.state_dict(), whole.state.state_dict())
 
 
 def test_a_checkpoint_without_a_companion_gives_a_fresh_one() -> None:
@@ -163,25 +162,9 @@ def test_it_is_no_part_of_the_module() -> None:
 # ---- two processes -----------------------------------------------------------------------------------------------------------
 
 
-def close(ours: Any, theirs: Any) -> None:
-    """Equal up to float error, in any nesting."""
-    if isinstance(theirs, dict):
-        assert list(ours) == list(theirs)
-        for key in theirs:
-            if key != "seconds":
-                close(ours[key], theirs[key])
-    elif isinstance(theirs, list):
-        for a, b in zip(ours, theirs, strict=True):
-            close(a, b)
-    elif isinstance(theirs, Tensor):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-    else:
-        assert ours == theirs
-
-
 def each_process() -> None:
     """What each of the two launched processes does: both layouts against one process."""
-    from unstir.training.devices import engine
+    from unstir.training.devices import disband, engine
     from unstir.training.sharding import Sharded
 
     accelerator = engine("cpu")
@@ -198,20 +181,15 @@ def each_process() -> None:
                 pass
             found = two.state.state_dict()
             if accelerator.is_main_process:
-                close(found, wanted)
-            close(found["companion"], wanted["companion"])
+                assert_close_states(found, wanted)
+            assert_close_states(found["companion"], wanted["companion"])
         print(case, flush=True)
     print("all well", flush=True)
-    accelerator.end_training()
+    disband(accelerator)
 
 
 def test_two_processes_train_what_one_does() -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, str(Path(__file__).resolve())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    assert done.stdout.count("all well") == 2
+    assert in_two_processes(str(Path(__file__).resolve())).count("all well") == 2
 
 
 if __name__ == "__main__":

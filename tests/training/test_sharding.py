@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from launch import in_two_processes
+from numeric import assert_close_states
 from torch import Tensor, nn
 
 from unstir.data.spec import DataSpec
@@ -74,22 +73,6 @@ class Case:
         return Loop(TrainingState(denoiser, self.config, layout), objective, draw, self.config, accelerator)
 
 
-def close(ours: Any, theirs: Any) -> None:
-    """Equal up to float error, in any nesting."""
-    if isinstance(theirs, dict):
-        assert list(ours) == list(theirs)
-        for key in theirs:
-            if key != "seconds":
-                close(ours[key], theirs[key])
-    elif isinstance(theirs, list):
-        for a, b in zip(ours, theirs, strict=True):
-            close(a, b)
-    elif isinstance(theirs, Tensor):
-        torch.testing.assert_close(ours, theirs, **CLOSE)
-    else:
-        assert ours == theirs
-
-
 def steps(loop: Loop, count: int) -> list[float]:
     """Trains; -> the gradients' lengths."""
     return [float(progress.gradient_norm) for progress in itertools.islice(loop, count)]
@@ -106,7 +89,7 @@ def check_case(case: Case, accelerator: Any) -> None:
     torch.testing.assert_close(steps(two, 3), steps(one, 3), **CLOSE)
     half_one, half_two = (copy.deepcopy(loop.state.state_dict()) for loop in (one, two))  # training goes on in place
     if accelerator.is_main_process:
-        close(half_two, half_one)
+        assert_close_states(half_two, half_one, **CLOSE)
     everyone = [half_two]  # whole on the first process, which writes it; a file tells the others
     torch.distributed.broadcast_object_list(everyone, src=0)
     steps(one, 3), steps(two, 3)
@@ -118,7 +101,7 @@ def check_case(case: Case, accelerator: Any) -> None:
     ends = [loop.state.state_dict() for loop in (two, resumed_one, resumed_two)]
     if accelerator.is_main_process:
         for end in ends:
-            close(end, expected)
+            assert_close_states(end, expected, **CLOSE)
         assert expected["step"] == 6
     # the copy that samples are drawn from
     average = two.state.layout.whole(two.state.averaged.module)
@@ -153,7 +136,7 @@ def check_guard(accelerator: Any) -> None:
 
 def each_process() -> None:
     """What each of the two launched processes does."""
-    from unstir.training.devices import engine
+    from unstir.training.devices import disband, engine
 
     accelerator = engine("cpu")
     assert accelerator.num_processes == 2
@@ -163,16 +146,11 @@ def each_process() -> None:
     print("guard", flush=True)
     check_guard(accelerator)
     print("all well", flush=True)
-    accelerator.end_training()
+    disband(accelerator)
 
 
 def test_two_processes_with_a_half_each_train_what_one_does() -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launch, str(Path(__file__).resolve())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    assert done.stdout.count("all well") == 2
+    assert in_two_processes(str(Path(__file__).resolve())).count("all well") == 2
 
 
 if __name__ == "__main__":

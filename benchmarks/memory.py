@@ -9,7 +9,6 @@ count of the most memory allocated. What "installed" means for unstir: see peers
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import gc
 import json
@@ -18,8 +17,9 @@ from pathlib import Path
 import torch
 
 from chart import bar_chart
-from contenders import CONTENDERS, SETTINGS, contender
-from pictures import padded, read, source_at_hand
+from comparison import comparison_jobs, comparison_parser
+from contenders import SETTINGS, contender
+from pictures import padded, read
 from report import heading, table, write_json
 from rounds import Job, Measured, Result, serve, worker
 
@@ -66,27 +66,13 @@ def measured(jobs: list[Job], rounds: int) -> list[Measured]:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = comparison_parser(__doc__, 3)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--size", type=int, default=32, help="pictures are padded to it")
-    parser.add_argument("--data", default=source_at_hand())
-    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--json")
-    parser.add_argument("--plot", help="a PNG")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return work(json.loads(options.worker))
-    jobs = [
-        {"contender": name, "setting": setting, "batch": batch, "steps": options.steps}
-        | {"size": options.size, "data": options.data}
-        for batch in options.batch
-        for setting in options.settings
-        for name in options.only
-    ]
+    jobs = [job for batch in options.batch for job in comparison_jobs(options, batch=batch, steps=options.steps)]
     found = measured(jobs, options.rounds)
     print(heading("Memory of training, MiB", options.data))
     rows = [

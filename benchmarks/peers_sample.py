@@ -9,7 +9,6 @@ The weights are hardly trained, which changes no time. What "installed" means fo
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
@@ -20,8 +19,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from chart import bar_chart
-from contenders import CONTENDERS, SETTINGS, contender
-from pictures import padded, read, source_at_hand
+from comparison import comparison_jobs, comparison_parser
+from contenders import SETTINGS, contender
+from pictures import padded, read
 from report import heading, table, write_json
 from rounds import Job, Measured, Result, interleaved, serve
 
@@ -79,27 +79,13 @@ def rows(measured: list[Measured]) -> list[list[object]]:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = comparison_parser(__doc__, 5)
     parser.add_argument("-n", type=int, default=64)
     parser.add_argument("--steps", type=int, nargs="+", default=[20])
-    parser.add_argument("--size", type=int, default=32, help="pictures are padded to it")
-    parser.add_argument("--data", default=source_at_hand())
-    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--json")
-    parser.add_argument("--plot", help="a PNG")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return work(json.loads(options.worker))
-    jobs = [
-        {"contender": name, "setting": setting, "steps": steps, "n": options.n, "size": options.size}
-        | {"data": options.data}
-        for steps in options.steps
-        for setting in options.settings
-        for name in options.only
-    ]
+    jobs = [job for steps in options.steps for job in comparison_jobs(options, steps=steps, n=options.n)]
     measured = interleaved(__file__, jobs, options.rounds)
     print(heading(f"Sampling {options.n} pictures", options.data))
     header = ["contender", "sampler", "evaluations", "MFLOP each", "seconds", "spread", "GFLOP/s"]

@@ -10,15 +10,14 @@ the allocator, and takes bf16 where the processor has it; "allocator" is fp32.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
-from typing import Any
 
 from chart import bar_chart
-from contenders import CONTENDERS, SETTINGS, contender
-from pictures import padded, read, source_at_hand
+from comparison import comparison_jobs, comparison_parser
+from contenders import SETTINGS, contender
+from pictures import padded, read
 from report import heading, table, write_json
 from rounds import Job, Measured, Result, interleaved, serve
 
@@ -63,29 +62,15 @@ def rows(measured: list[Measured]) -> list[list[object]]:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = comparison_parser(__doc__, 7)
     parser.add_argument("--steps", type=int, default=4, help="of a round")
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--size", type=int, default=32, help="pictures are padded to it")
-    parser.add_argument("--data", default=source_at_hand())
-    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--json")
-    parser.add_argument("--plot", help="a PNG")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return work(json.loads(options.worker))
-    shared: dict[str, Any] = {"steps": options.steps, "size": options.size, "data": options.data}
     measured: list[Measured] = []
     for batch in options.batch:
-        jobs = [
-            {"contender": name, "setting": setting, "batch": batch, **shared}
-            for setting in options.settings
-            for name in options.only
-        ]
-        measured += interleaved(__file__, jobs, options.rounds)
+        measured += interleaved(__file__, comparison_jobs(options, batch=batch, steps=options.steps), options.rounds)
     print(heading("Training throughput", options.data))
     header = ["contender", "batch", "M parameters", "MFLOP forward", "pictures/s", "spread", "GFLOP/s"]
     print(table(header, rows(measured)))

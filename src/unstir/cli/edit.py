@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unstir.cli.advice import condition_lines
 from unstir.cli.arguments import parse, take, wants_help
-from unstir.cli.sample import known_words, named_device, with_classes
+from unstir.cli.sample import DrawOptions, known_words, named_device, with_classes
 from unstir.editing import (
     ByGradient,
     ByReplacement,
@@ -47,19 +47,13 @@ Results have the data's size; several of them in one .png are shown enlarged, si
 
 
 @dataclass(frozen=True)
-class EditOptions(SamplingConfig):
+class EditOptions(DrawOptions):
     """What to edit and how. Conditions are given by name, e.g. --label 3; without one there is no label."""
 
     image: str = ""
     """The picture to edit. For other data than pictures: a .npy of one sample, in the data's units."""
     n: int = 1
     """How many results."""
-    seed: int = 0
-    """Result i depends on (seed, i) alone."""
-    batch_size: int = 64
-    """How many at a time; less needs less memory and changes nothing else."""
-    device: str = ""
-    """cpu, cuda or mps; default: the best there is."""
     out: str = ""
     """A file, whose ending decides the format, or a folder for one file a result. Default: a picture in the run folder."""
     compare: bool = False

@@ -32,17 +32,23 @@ ANIMATIONS = (".gif", ".webp")
 
 
 @dataclass(frozen=True)
-class SampleOptions(SamplingConfig):
-    """What to draw and how. Conditions are given by name, e.g. --label 3."""
+class DrawOptions(SamplingConfig):
+    """How to draw, whatever it is for."""
 
-    n: int = 0
-    """How many samples. Default: some of every class (of the first 16), or as many as a picture holds well."""
     seed: int = 0
     """Sample i depends on (seed, i) alone."""
     batch_size: int = 64
     """How many at a time; less needs less memory and changes nothing else."""
     device: str = ""
     """cpu, cuda or mps; default: the best there is."""
+
+
+@dataclass(frozen=True)
+class SampleOptions(DrawOptions):
+    """What to draw and how. Conditions are given by name, e.g. --label 3."""
+
+    n: int = 0
+    """How many samples. Default: some of every class (of the first 16), or as many as a picture holds well."""
     out: str = ""
     """A file, whose ending decides the format, or a folder for one file a sample. Default: a picture in the run folder."""
     beliefs: bool = False

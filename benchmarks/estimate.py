@@ -151,7 +151,7 @@ CASES: dict[str, tuple[Recipe, DataSpec, int]] = {
     "quick, 28 x 28 gray, large batch": (RECIPES["quick"], DataSpec("image", (1, 28, 28)), 1024),
     "edm, 32 x 32 RGB": (RECIPES["edm"], DataSpec("image", (3, 32, 32)), 256),
     "edm, 192 channels, patch 1, 64 x 64 RGB": (
-        dataclasses.replace(RECIPES["edm"], network=UNetConfig(192, (1, 2, 3, 4), 3, 4, (2, 3), patch=1)),
+        dataclasses.replace(RECIPES["edm"], network=UNetConfig(192, (1, 2, 3, 4), (3,), 4, (2, 3), patch=1)),
         DataSpec("image", (3, 64, 64)),
         64,
     ),

@@ -30,7 +30,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_arrays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small .npz of every kind of data, with two classes."""
+    """A small .npz of every kind of data, with two classes and captions."""
     folder = tmp_path_factory.mktemp("tiny")
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
@@ -41,5 +41,7 @@ def tiny_arrays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if kind == "image":
             x = np.clip(x * 40 + 100, 0, 255).astype(np.uint8)
         paths[kind] = folder / f"{kind}.npz"
-        np.savez(paths[kind], x=x, y=y, classes=np.array(["zero", "one"]))
+        np.savez(
+            paths[kind], x=x, y=y, classes=np.array(["zero", "one"]), text=np.array(["a low one", "a high one"])[y]
+        )
     return paths

@@ -24,6 +24,7 @@ from unstir.guidance import (
     FunctionGuidance,
     LogProb,
     OnlyKnown,
+    SimilarityGuidance,
 )
 from unstir.parameterization import PARAMETERIZATIONS
 from unstir.prediction import Prediction
@@ -41,6 +42,7 @@ GUIDANCE: dict[str, Callable[[Denoiser], Denoiser]] = {
     "rescaled": lambda denoiser: ClassifierFreeGuidance(denoiser, 2.5, rescale=0.7),
     "autoguidance": lambda denoiser: AutoGuidance(denoiser, blurred(denoiser.process), 1.8),
     "classifier": lambda denoiser: ClassifierGuidance(denoiser, perfect_classifier(denoiser.process), 1.7),
+    "similarity": lambda denoiser: SimilarityGuidance(denoiser, to_the_right, 0.6),
     "function": lambda denoiser: FunctionGuidance(denoiser, to_the_left, 0.6),
     "function of x_t": lambda denoiser: FunctionGuidance(denoiser, to_the_left, 0.6, on="x_t"),
     "dynamic": lambda denoiser: DynamicThreshold(ClassifierFreeGuidance(denoiser, 4.0), 60.0),
@@ -97,6 +99,10 @@ def perfect_classifier(process: Process) -> LogProb:
 
 def to_the_left(x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
     return x[:, 0].square() + x[:, 0]
+
+
+def to_the_right(x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+    return -to_the_left(x, t, cond)
 
 
 class PerfectNet(nn.Module):

@@ -7,17 +7,30 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import unstir.papers
+from unstir.clip import WANTED, CaptionTower, Clip, PictureTower, Towers
+from unstir.data.spec import Condition
 from unstir.denoiser import NetDenoiser
-from unstir.guidance import ClassifierFreeGuidance, ClassifierGuidance, ClipX0, DynamicThreshold
+from unstir.guidance import (
+    ClassifierFreeGuidance,
+    ClassifierGuidance,
+    ClipX0,
+    DynamicThreshold,
+    OnlyKnown,
+    SimilarityGuidance,
+)
 from unstir.likelihood import Chain, DiscretizedDecoder, chain_times, variational_bound
-from unstir.objectives import Batch, DenoisingObjective, HybridObjective
+from unstir.networks.tokens import Tokens
+from unstir.objectives import Batch, ContrastiveObjective, DenoisingObjective, HybridObjective
+from unstir.objectives.times import LogNormal, spread
 from unstir.papers import (
     cfg,
+    clip,
     ddim,
     ddpm,
     ddpm_bound,
@@ -26,6 +39,7 @@ from unstir.papers import (
     dpm_solver_pp,
     dpm_solver_sde,
     edm,
+    glide,
     guided_diffusion,
     iddpm,
     imagen,
@@ -508,6 +522,95 @@ def test_the_step_s_own_variance_is_nearly_what_guidance_through_the_belief_does
         eps = eps_theta(net, process, x_T, 11)
     mean = (x_T - beta / (1 - process.alpha_bar[11]).sqrt() * eps) / (1 - beta).sqrt()
     close(ours, mean + s * beta / (1 - beta).sqrt() * grad_log_p(x_T, 11) + beta.sqrt() * z)
+
+
+# ---- CLIP ----------------------------------------------------------------------------------------------------------------------
+
+
+class Vectors(nn.Module):
+    """What a network says of a picture, as a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return self.net(x, c_noise).flatten(1)
+
+
+class Letters(nn.Module):
+    """A vector for each letter."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, width)
+
+    def forward(self, text: Tensor) -> Tokens:
+        return Tokens(self.table(text.clamp(min=0)), text != -1)
+
+
+CAPTIONS = torch.tensor([[1, 2, 3, 4], [5, -1, -1, -1], [7, 1, 8, -1]])
+
+
+def clip_of(process: DiscreteVP, t: float) -> Clip:
+    """A small CLIP in float64, whose logits are scaled by exp(t)."""
+    torch.manual_seed(3)
+    towers = Towers(PictureTower(Vectors(), 10), CaptionTower(Letters(6), 6, 10)).double()
+    nn.init.constant_(towers.log_scale, t)
+    return Clip(towers, process, Condition("text", 9, shape=(4,), encoder="bytes"))
+
+
+@pytest.mark.parametrize("t", [-0.5, 1.3, 3.0])
+def test_clip_figure_3(t: float) -> None:
+    module, process = clip_of(PROCESSES[0], t), PROCESSES[0]
+    x = torch.randn(3, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    times = LogNormal(0.0, 1.0)
+    loss = ContrastiveObjective(times, clean=0.4)(module, Batch(x, {"text": CAPTIONS}), SampleNoise(8, INDICES))
+    replay = SampleNoise(8, INDICES)
+    at = times.quantile(process, spread(replay, True))
+    at = torch.where(replay.uniform() < 0.4, 0.0, at)
+    x_t = process.add_noise(x, at, replay.normal_like(x))
+    assert 0 < int((at == 0).sum()) < 3
+    towers = module.network
+    with torch.no_grad():
+        level = (-process.log_snr(at) / 8).clamp(-2.5, 2.5)
+        I_f = towers.pictures.network(x_t, level) + towers.pictures.origin
+        states = [towers.captions.tokens.table(row[row >= 0]).mean(0) for row in CAPTIONS]  # type: ignore[union-attr, operator]
+    out = towers.captions.out
+    T_f = torch.cat([torch.stack(states), torch.ones(3, 1, dtype=torch.float64)], 1)  # the bias is a weight of 1
+    W_t = torch.cat([out.weight.T, out.bias[None]]).detach()
+    theirs = clip.figure_3(I_f.numpy(), T_f.numpy(), np.eye(10), W_t.numpy(), t)
+    assert float(loss.total.detach().mean()) == pytest.approx(theirs, rel=1e-10)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_glide_clip_guidance(process: DiscreteVP) -> None:
+    net, (x_T, rng, replay), s = Net(), start(6), 2.5
+    T, module = len(process.beta) - 1, clip_of(process, 1.5)
+    g_c = module.captions(CAPTIONS).detach()
+    guided = SimilarityGuidance(OnlyKnown(NetDenoiser(net, process), ()), module.log_prob, s)
+    sampler, times = DDPM("large", mean_shift=True), Uniform().times(process, T)
+    ours = sample(guided, sampler, times, x_T, rng, {WANTED: g_c})
+    beta, alpha_bar = process.beta, process.alpha_bar
+
+    def f(x: Tensor, t: int) -> Tensor:
+        c_noise = (torch.log((1 - alpha_bar[t]) / alpha_bar[t]) / 8).clamp(-2.5, 2.5)
+        v = module.network.pictures.network(x, c_noise.expand(len(x))) + module.network.pictures.origin
+        return v / v.norm(dim=1, keepdim=True)
+
+    def mu_theta(x: Tensor, t: int) -> Tensor:
+        with torch.no_grad():
+            eps = eps_theta(net, process, x, t)
+        return (x - beta[t] / (1 - alpha_bar[t]).sqrt() * eps) / (1 - beta[t]).sqrt()
+
+    def Sigma_theta(x: Tensor, t: int) -> Tensor:
+        return beta[t].expand_as(x) if t > 1 else torch.zeros_like(x)  # the last step is certain
+
+    z = [torch.zeros_like(x_T)] * 2 + [replay.normal(SHAPE, torch.float64) for _ in range(T - 1)][::-1]
+    theirs = glide.clip_guidance(mu_theta, Sigma_theta, f, g_c, x_T, z, s * math.exp(1.5))
+    close(ours, theirs.detach())
+    unguided = sample(NetDenoiser(net, process), sampler, times, x_T, SampleNoise(6, INDICES))
+    assert not torch.allclose(ours, unguided, atol=1e-3)
 
 
 class Conditional(nn.Module):

@@ -38,7 +38,9 @@ _HOME = {
     "ClipX0": "unstir.guidance",
     "DynamicThreshold": "unstir.guidance",
     "FunctionGuidance": "unstir.guidance",
+    "SimilarityGuidance": "unstir.guidance",
     "NoisyClassifier": "unstir.noisy_classifier",
+    "Clip": "unstir.clip",
     "Objective": "unstir.objectives",
     "OBJECTIVES": "unstir.objectives",
     "DenoisingObjective": "unstir.objectives",
@@ -54,6 +56,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from unstir.clip import Clip as Clip
     from unstir.data import DataSpec as DataSpec
     from unstir.denoiser import ChangeProcess as ChangeProcess
     from unstir.denoiser import Denoiser as Denoiser
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from unstir.guidance import ClipX0 as ClipX0
     from unstir.guidance import DynamicThreshold as DynamicThreshold
     from unstir.guidance import FunctionGuidance as FunctionGuidance
+    from unstir.guidance import SimilarityGuidance as SimilarityGuidance
     from unstir.model import Model as Model
     from unstir.noisy_classifier import NoisyClassifier as NoisyClassifier
     from unstir.objectives import OBJECTIVES as OBJECTIVES

@@ -51,7 +51,7 @@ def point_figure(model: Model, dataset: Dataset, n: int = 2000):  # type: ignore
         return (x / alpha.hypot(sigma)).cpu().numpy()
 
     rng = SampleNoise(0, range(n))
-    x_0, _ = dataset.batch(np.arange(n) % len(dataset))
+    x_0 = dataset.samples(np.arange(n) % len(dataset))
     eps = rng.normal_like(x_0)
     diffused = [shown(process.add_noise(x_0, t, eps), t) for t in stops]
 

@@ -7,13 +7,21 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unstir.cascade import check_below, drawn_below
+from unstir.clip import WANTED, Clip
+from unstir.conditioning.asked import in_turn, rows_asked
+from unstir.conditioning.derived import LowRes
+from unstir.conditioning.text import evenly
 from unstir.data import Condition, DataSpec
 from unstir.denoiser import Denoiser, NetDenoiser
 from unstir.errors import UserError, did_you_mean
 from unstir.guidance import LogProb, OnlyKnown
+from unstir.networks.controlnet import ControlNet
 from unstir.noisy_classifier import NoisyClassifier
 from unstir.recipes import Guides, Recipe, SamplingConfig
 from unstir.recipes.recipe import Around
@@ -25,6 +33,7 @@ from unstir.trained import Fetch, Trained, check_fit, no_runs
 SHOWN = {"image": 64, "signal": 32, "volume": 32, "points": 2000}
 """Samples in a picture, by kind of data, where nobody said how many."""
 _LABEL_SEED = 0x1ABE1  # keeps the draw of a sample's label apart from the draws of its noise
+_DERIVED_SEED = 0xDE21F  # likewise for the noise on its conditions
 
 
 class Model:
@@ -41,14 +50,15 @@ class Model:
         self.denoiser = denoiser.eval()
         self.spec = spec
         self.recipe = recipe
-        self._fetch = fetch
+        self.fetch = fetch
         self._fetched: dict[str, Trained] = {}
+        self._below: dict[str, Model] = {}
 
     @classmethod
-    def of(cls, trained: Trained, fetch: Fetch = no_runs) -> Model:
+    def of(cls, trained: Trained) -> Model:
         """The model of a run that trained a denoiser."""
         assert isinstance(trained.module, NetDenoiser)
-        return cls(trained.module, trained.spec, trained.recipe, fetch)
+        return cls(trained.module, trained.spec, trained.recipe, trained.fetch)
 
     @property
     def device(self) -> torch.device:
@@ -58,6 +68,7 @@ class Model:
         """Moves the weights."""
         self.denoiser.to(device)
         self._fetched.clear()
+        self._below.clear()
         return self
 
     # ---- guidance ----------------------------------------------------------------------------------------------------
@@ -69,8 +80,11 @@ class Model:
             UserError: no such run, or of data that do not fit this model's.
         """
         if name not in self._fetched:
-            trained = self._fetch(name, self.device)
-            check_fit(name, trained.spec, self.spec)
+            trained = self.fetch(name, self.device)
+            theirs = trained.spec
+            if isinstance(trained.module, Clip):  # which reads captions by itself, and nothing else that the model is told
+                theirs = dataclasses.replace(theirs, conditions={})
+            check_fit(name, theirs, self.spec)
             self._fetched[name] = trained
         return self._fetched[name]
 
@@ -83,9 +97,12 @@ class Model:
         Raises:
             UserError: a run to be guided by that does not exist, is of another kind, or does not fit this model.
         """
+        if settings.control_strength != 1 and not isinstance(self.denoiser.network, ControlNet):
+            raise UserError("this model has no control whose strength could be set (unstir train controlnet --base RUN)")
         bad = self._bad(settings.autoguidance) if settings.autoguidance else None
-        log_prob = self._log_prob(settings.classifier) if settings.classifier else None
-        return settings.guide(self.denoiser, self.spec, Guides(bad, log_prob, around))
+        log_prob = self._log_prob(self._classifier(settings.classifier)) if settings.classifier else None
+        similarity = self._log_prob(self._clip(settings.clip_model)) if settings.clip_model else None
+        return settings.guide(self.denoiser, self.spec, Guides(bad, log_prob, similarity, around))
 
     def _bad(self, name: str) -> Denoiser:
         trained = self.fetched(name)
@@ -93,10 +110,14 @@ class Model:
             raise UserError(
                 f"{name} is not a model that draws samples, so none can be guided away from it; give a run that is"
             )
+        for key, theirs in trained.spec.conditions.items():  # the two are shown the same numbers
+            ours = self.spec.conditions.get(key, theirs)
+            if theirs.seen and ours.seen and (theirs.encoder, theirs.shape) != (ours.encoder, ours.shape):
+                raise UserError(f"{name} reads its {key} in another way than this model: train both on one data set with one --data.text")
         return OnlyKnown(trained.module, trained.spec.conditions)
 
-    def _log_prob(self, name: str) -> LogProb:
-        return functools.partial(self._classifier(name).log_prob, process=self.denoiser.process)
+    def _log_prob(self, guide: NoisyClassifier | Clip) -> LogProb:
+        return functools.partial(guide.log_prob, process=self.denoiser.process)
 
     def _classifier(self, name: str) -> NoisyClassifier:
         module = self.fetched(name).module
@@ -104,13 +125,38 @@ class Model:
             raise UserError(f"{name} is not a classifier; train one: unstir train classifier --data SOURCE")
         return module
 
+    def _clip(self, name: str) -> Clip:
+        module = self.fetched(name).module
+        if not isinstance(module, Clip):
+            raise UserError(f"{name} is not a CLIP; train one: unstir train clip --data SOURCE")
+        return module
+
     def known(self, settings: SamplingConfig | None = None) -> dict[str, Condition]:
-        """What samples can be asked for by: what the model knows, and the class that a classifier guides by."""
+        """What samples can be asked for by: what the model knows, the class that a classifier guides by, the caption that a CLIP does."""
         conditions = dict(self.spec.conditions)
         if settings is not None and settings.classifier:
             label = self._classifier(settings.classifier).label
             conditions.setdefault(label, self.fetched(settings.classifier).spec.conditions[label])
+        if settings is not None and settings.clip_model:
+            clip = self._clip(settings.clip_model)
+            if clip.text not in conditions or not conditions[clip.text].seen:
+                conditions[clip.text] = clip.caption
         return conditions
+
+    def below(self, settings: SamplingConfig) -> Model | None:
+        """The stage below that draws what this model enlarges, loaded once; None where none is named.
+
+        Raises:
+            UserError: no such run, or one that draws something else than smaller samples of this model's data.
+        """
+        name, derived = settings.low_res_from, self.recipe.derived
+        if not name or not isinstance(derived, LowRes):
+            return None
+        if name not in self._below:
+            trained = self.fetch(name, self.device)
+            check_below(name, trained, self.spec, derived.factor)
+            self._below[name] = Model.of(trained)
+        return self._below[name]
 
     # ---- conditions --------------------------------------------------------------------------------------------------
 
@@ -120,31 +166,41 @@ class Model:
         Raises:
             UserError: nothing of that name, with what there is.
         """
-        known = {key: value for key, value in self.known(settings).items() if value.kind != "text"}
-        if name not in known:
-            there = did_you_mean(name, known) if known else "it was trained without conditions"
+        known = self.known(settings)
+        seen = {key: value for key, value in known.items() if value.seen}
+        if name in known and name not in seen:
+            raise UserError(
+                f"this model was trained without its data's captions, so it takes no '{name}' (--data.text reads them)"
+            )
+        if name not in seen:
+            there = did_you_mean(name, seen) if seen else "it was trained without conditions"
             raise UserError(f"this model takes no condition '{name}'; {there}")
-        return known[name]
+        return seen[name]
 
-    def _rows(self, name: str, condition: Condition, value: Any, indices: Sequence[int]) -> Tensor:
-        """A condition as the user gave it -> one row for each of these samples.
+    def captions(
+        self, given: Mapping[str, Any], settings: SamplingConfig, seed: int, indices: Sequence[int]
+    ) -> dict[str, list[str]]:
+        """By the name of each condition that is a text: the captions that these samples are asked for by, "" where by none.
 
-        One value (a class's name or number, a vector) is for all samples; a list or tensor of several is taken in turn.
+        Where nobody asked for anything they are those of the data that its description keeps, as ``settings.labels`` says. A caption that
+        was given as numbers is not known here.
         """
-        if isinstance(value, str):
-            rows = condition.parse(value).unsqueeze(0)
-        elif isinstance(value, list | tuple) and any(isinstance(one, str) for one in value):
-            rows = torch.stack([condition.parse(str(one)) for one in value])
-        else:
-            kind = torch.int64 if condition.kind == "class" else torch.float32
-            rows = torch.as_tensor(value).to(kind)
-            rows = rows if rows.ndim > (condition.kind == "vector") else rows.unsqueeze(0)
-        if condition.kind == "class" and (rows.ndim != 1 or bool(((rows < -1) | (rows >= condition.size)).any())):
-            raise UserError(f"{name} must lie between 0 and {condition.size - 1} (-1: none); got {rows.tolist()}")
-        if condition.kind == "vector" and rows.shape[1:] != (condition.size,):
-            raise UserError(f"{name} takes {condition.size} numbers; got {list(rows.shape[1:])}")
-        rows = condition.to_model(rows)
-        return rows[torch.tensor(indices) % len(rows)]
+        known = self.known(settings)
+        asked = {name for name, value in given.items() if value is not None}
+        classes = any(known[name].kind == "class" for name in asked & known.keys())
+        how = "none" if classes else settings.labels  # a caption that comes by itself would contradict the class
+        texts = {name: c for name, c in known.items() if c.kind == "text" and c.seen}
+        return {
+            name: (in_turn(given[name], indices) or [""] * len(indices))
+            if name in asked
+            else self._default_captions(condition, how, seed, indices)
+            for name, condition in texts.items()
+        }
+
+    def _default_captions(self, condition: Condition, how: str, seed: int, indices: Sequence[int]) -> list[str]:
+        how = how if condition.names else "none"
+        numbers = self._default_labels(Condition("class", len(condition.names)), how, seed, indices).tolist()
+        return ["" if number < 0 else condition.names[number] for number in numbers]
 
     def _default_labels(self, condition: Condition, how: str, seed: int, indices: Sequence[int]) -> Tensor:
         if condition.frequencies and how != "none":
@@ -160,22 +216,54 @@ class Model:
     def conditions(
         self, given: Mapping[str, Any], settings: SamplingConfig, seed: int, indices: Sequence[int]
     ) -> dict[str, Tensor]:
-        """The conditions of these samples: those given, and labels as the settings say where none is."""
-        asked = {name: value for name, value in given.items() if value is not None}
-        rows = {name: self._rows(name, self.condition(name, settings), value, indices) for name, value in asked.items()}
+        """The conditions of these samples as the denoiser is told them: ``asked``; and of a stage of a cascade what it is to enlarge, with
+        noise on it, drawn by the stage below where it was not given.
+        """
+        rows = self.asked(given, settings, seed, indices)
+        if isinstance(self.recipe.derived, LowRes) and "low_res" not in rows:
+            rows["low_res"] = drawn_below(self, given, settings, seed, indices)
+        return self.recipe.derived.at_sampling(rows, self.noise(seed ^ _DERIVED_SEED, indices))
+
+    def asked(
+        self, given: Mapping[str, Any], settings: SamplingConfig, seed: int, indices: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """What these samples are asked for by: what was given; and where nothing was, labels and captions as the settings say.
+
+        Of a model that knows both, labels that nobody asked for are none: they would contradict the captions.
+        """
+        captions = self.captions(given, settings, seed, indices)
+        asked = captions | {name: value for name, value in given.items() if value is not None}
+        rows = {name: rows_asked(name, self.condition(name, settings), value, indices) for name, value in asked.items()}
+        if settings.clip_model:
+            rows[WANTED] = self._wanted(self._clip(settings.clip_model), given, captions)
+        how = "none" if captions else settings.labels
         for name, condition in self.known(settings).items():
             if condition.kind == "class" and name not in rows:
-                rows[name] = self._default_labels(condition, settings.labels, seed, indices)
+                rows[name] = self._default_labels(condition, how, seed, indices)
         return {name: value.to(self.device) for name, value in rows.items()}
 
-    def showcase(self, columns: int = 0, settings: SamplingConfig | None = None) -> tuple[int, dict[str, Tensor]]:
-        """(how many samples, their labels) that show what the model can do: some of every class, at most 16 classes.
+    def _wanted(self, clip: Clip, given: Mapping[str, Any], captions: Mapping[str, list[str]]) -> Tensor:
+        """The captions as the CLIP that guides understands them, which may be in other letters than the model does."""
+        if given.get(clip.text) is not None and not in_turn(given[clip.text], [0]):
+            raise UserError(f"a CLIP guides by words: give {clip.text} as captions, not as an encoder's numbers")
+        return clip.understood(captions[clip.text])
+
+    def showcase(
+        self, columns: int = 0, settings: SamplingConfig | None = None
+    ) -> tuple[int, dict[str, Tensor | npt.NDArray[np.str_]]]:
+        """(how many samples, their labels or captions) that show what the model can do: some of every class, at most 16 classes, or of 16
+        captions of the data.
 
         Args:
             columns: samples of each class; by default as many as a picture of this kind of data holds well.
             settings: of sampling; by default the recipe's.
         """
         known = self.known(settings or self.recipe.sampling)
+        captions = next(((name, c.names) for name, c in known.items() if c.kind == "text" and c.seen and c.names), None)
+        if captions is not None:
+            examples = evenly(captions[1], 16)
+            columns = columns or max(SHOWN[self.spec.kind] // 16, 1)
+            return columns * len(examples), {captions[0]: np.repeat(np.array(examples), columns)}
         name, classes = next(((name, c.size) for name, c in known.items() if c.named), ("", 1))
         classes = min(classes, 16)
         columns = columns or (SHOWN[self.spec.kind] if classes == 1 else max(SHOWN[self.spec.kind] // 8, 4))
@@ -183,6 +271,15 @@ class Model:
         return n, {name: torch.arange(n) // columns} if name else {}
 
     # ---- sampling ----------------------------------------------------------------------------------------------------
+
+    def noise(self, seed: int, indices: Sequence[int]) -> SampleNoise:
+        """The random numbers of these samples. All stages of a cascade are given one seed, and each has numbers of its own: were a
+        stage's noise that of the stage below, it would know what it enlarges from it.
+        """
+        rng = SampleNoise(seed, indices)
+        if isinstance(self.recipe.derived, LowRes):
+            rng.draws = self.spec.dimensions << 32  # a stage never draws so often, and no two have samples of one size
+        return rng
 
     def settings(
         self,
@@ -233,7 +330,7 @@ class Model:
         conditions = self.conditions(cond, settings, seed, indices)
         process = self.denoiser.process
         times = settings.times(process)
-        rng = SampleNoise(seed, indices)
+        rng = self.noise(seed, indices)
         x = process.prior_sample(rng.normal(self.spec.shape).to(self.device), times[0])
         yield from trajectory(self.guided(settings, guide), settings.sampler, times, x, rng, conditions)
 
@@ -274,7 +371,7 @@ class Model:
             seed: sample i depends on (seed, i) alone, not on n or batch_size.
             batch_size: how many at a time.
             guide: puts guidance of one's own around the denoiser, such as ``lambda d: FunctionGuidance(d, loss)``.
-            cond: by name: a class's name or number, a vector, or a list of them to be taken in turn. Any field of
+            cond: by name: a class's name or number, a vector, a caption, or a list of them to be taken in turn. Any field of
                 ``SamplingConfig`` may be given here too: ``classifier="runs/classifier", classifier_scale=3.0``.
 
         Returns:

@@ -6,6 +6,7 @@ checkpoints/         for exact resumption
 metrics.jsonl        a line every few steps
 samples/             pictures along the way (of a denoiser)
 accuracy.json        how often it is right (of a classifier)
+retrieval.json       how often it finds the caption of a picture (of a CLIP)
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class Run:
     def accuracy_file(self) -> Path:
         return self.folder / "accuracy.json"
 
+    @property
+    def retrieval_file(self) -> Path:
+        return self.folder / "retrieval.json"
+
     def exists(self) -> bool:
         """Whether this folder is a run."""
         return self.recipe_file.is_file()
@@ -86,6 +91,8 @@ class Run:
             siblings = [p.name for p in path.parent.iterdir() if cls(p).exists()] if path.parent.is_dir() else []
             hint = f"; {did_you_mean(path.name, siblings)}" if siblings else ""
             raise UserError(f"there is no run folder {path}{hint}")
+        if (path / "chain.toml").is_file():
+            raise UserError(f"the last stage of {path} is not trained yet; go on with it: unstir train --resume {path}")
         raise UserError(f"{path} is not a run folder: it holds no recipe.toml. 'unstir train' makes run folders.")
 
     # ---- the recipe --------------------------------------------------------------------------------------------------
@@ -178,7 +185,7 @@ class Run:
             raise self._damaged(error) from error
         module.autocast = autocast_dtype(recipe.training.precision, device)
         try:
-            return Trained(module.to(device), spec, recipe)
+            return Trained(module.to(device), spec, recipe, self.fetch)
         except (AssertionError, RuntimeError) as error:  # PyTorch's ways of saying that there is no such device
             raise UserError(f"cannot use the device '{device}': {str(error).splitlines()[0]}") from error
 
@@ -193,7 +200,17 @@ class Run:
             raise UserError(
                 f"{self.folder} holds no model that draws samples; 'unstir info {self.folder}' says what it is and how to use it"
             )
-        return Model.of(self.trained(device), fetch)
+        return Model.of(self.trained(device))
+
+    def fetch(self, name: str, device: torch.device) -> Trained:
+        """What another run trained, that this run's settings name: as seen from this run's folder, or else from the current one.
+
+        Raises:
+            UserError: not a run folder, or one without weights.
+        """
+        inside = str(self.folder / name)
+        there = Run(inside).exists() or Run(inside.rpartition("@")[0]).exists()
+        return fetch(inside if there else name, device)
 
     # ---- the record --------------------------------------------------------------------------------------------------
 
@@ -226,16 +243,26 @@ class Run:
             ) from error
 
 
+def named(name: str) -> tuple[Run, int | None]:
+    """RUN, or RUN@STEP for a run as it was at that step's checkpoint -> (the run, the step).
+
+    Raises:
+        UserError: not a run folder.
+    """
+    folder, at, step = name.rpartition("@")
+    if at and step.isdecimal() and not Run(name).exists():
+        return Run.open(folder), int(step)
+    return Run.open(name), None
+
+
 def fetch(name: str, device: torch.device) -> Trained:
     """What a run trained: RUN, or RUN@STEP for the averaged weights as they were at that step's checkpoint.
 
     Raises:
         UserError: not a run folder, or one without such weights.
     """
-    folder, at, step = name.rpartition("@")
-    if at and step.isdecimal() and not Run(name).exists():
-        return Run.open(folder).trained(device, int(step))
-    return Run.open(name).trained(device)
+    run, step = named(name)
+    return run.trained(device, step)
 
 
 def load(folder: str | Path, device: torch.device | str | None = None) -> Model:

@@ -16,19 +16,6 @@ UNITS = 0.1
 """How far the units of two runs may differ, in standard deviations: two splits of one data set differ by less."""
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A module with its averaged weights, whatever it is; the data it is for; the recipe that made it."""
-
-    module: Trainable
-    spec: DataSpec
-    recipe: Recipe
-
-
-Fetch = Callable[[str, torch.device], Trained]
-"""The name of a run -> what it trained, on this device."""
-
-
 def no_runs(name: str, device: torch.device) -> Trained:
     """For a model that was not loaded from a run folder.
 
@@ -36,6 +23,21 @@ def no_runs(name: str, device: torch.device) -> Trained:
         UserError: always.
     """
     raise UserError(f"this model does not know of runs such as {name}: load it by unstir.load")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A module with its averaged weights, whatever it is; the data it is for; the recipe that made it; and what loads the other runs
+    that its recipe names."""
+
+    module: Trainable
+    spec: DataSpec
+    recipe: Recipe
+    fetch: Fetch = no_runs
+
+
+Fetch = Callable[[str, torch.device], Trained]
+"""The name of a run -> what it trained, on this device."""
 
 
 def check_fit(name: str, theirs: DataSpec, ours: DataSpec) -> None:
@@ -47,20 +49,31 @@ def check_fit(name: str, theirs: DataSpec, ours: DataSpec) -> None:
     if (theirs.kind, theirs.shape) != (ours.kind, ours.shape):
         there, here = (f"{spec.kind} of shape {'x'.join(map(str, spec.shape))}" for spec in (theirs, ours))
         raise UserError(f"{name} was trained on {there}, and this model on {here}: they cannot work together")
-    if not _same_units(theirs, ours):
+    if not same_units(theirs, ours):
         raise UserError(
             f"{name} was trained on data of another mean or spread than this model's, and would see its samples shifted; "
             "train both on one data set"
         )
+    check_same_conditions(name, theirs, ours)
+
+
+def check_same_conditions(name: str, theirs: DataSpec, ours: DataSpec) -> None:
+    """Refuses two runs that mean something else by conditions of the same name. Captions mean the same whoever reads them, and each run
+    does so by its own encoder.
+
+    Raises:
+        UserError: with the difference.
+    """
     for key in theirs.conditions.keys() & ours.conditions.keys():
         both = (theirs.conditions[key], ours.conditions[key])
-        facts = [(c.kind, c.size, c.names, c.frequencies) for c in both]
+        facts = [(c.kind, c.size, c.shape, c.names, c.frequencies) if c.kind != "text" else c.kind for c in both]
         if facts[0] != facts[1]:
             shown = [", ".join(c.names[:5]) or f"{c.size} without names" for c in both]
             raise UserError(f"{name} knows another {key} than this model: {shown[0]} there, {shown[1]} here")
 
 
-def _same_units(theirs: DataSpec, ours: DataSpec) -> bool:
+def same_units(theirs: DataSpec, ours: DataSpec) -> bool:
+    """Whether samples of one run look like samples to the other, up to what two splits of one data set differ by."""
     offset, scale = torch.tensor(theirs.offset), torch.tensor(theirs.scale)
     our_offset, our_scale = torch.tensor(ours.offset), torch.tensor(ours.scale)
     shifted, stretched = (offset - our_offset).abs() / our_scale, (scale / our_scale).log().abs()

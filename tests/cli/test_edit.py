@@ -190,7 +190,7 @@ def test_grey_models_take_colour_pictures(grey_run: Path, files: Path, capsys: p
     ("words", "expected"),
     [
         ("inpant RUN", "unknown 'unstir edit inpant'; did you mean inpaint?"),
-        ("upscale RUN", "known: "),
+        ("sharpen RUN", "known: "),
         ("inpaint --image a.png", "name the run folder first: unstir edit inpaint RUN --image FILE --mask FILE"),
         ("inpaint nowhere", "there is no run folder nowhere"),
         ("inpaint RUN", "which picture? name a file with --image FILE"),
@@ -232,7 +232,6 @@ def test_usage_and_help(image_run: Path, capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     for name in EDITS:
         assert f"\n  {name} " in out
-    assert "upscale" not in out
     run(["edit", "inpaint"])
     assert "usage: unstir edit inpaint RUN --image FILE --mask FILE" in capsys.readouterr().out
     with pytest.raises(SystemExit):

@@ -151,7 +151,12 @@ def test_dtype_and_axis_order_come_back(tmp_path: Path, dtype: Any, shape: tuple
 
 
 def test_spec_survives_plain_values(tmp_path: Path) -> None:
-    conditions = {"label": Condition("class", 3, ("a", "b", "c")), "age": Condition("vector", 1, ("age",))}
+    conditions = {
+        "label": Condition("class", 3, ("a", "b", "c")),
+        "age": Condition("vector", 1, ("age",)),
+        "text": Condition("text", 0, ("a hat", "é"), shape=(7, 16), encoder="minilm"),
+        "edges": Condition("grid", 0, shape=(1, 8)),
+    }
     spec = DataSpec("signal", (2, 8), "int16", (1.0, 2.0), (3.0, 4.0), 0.5, ("I", "II"), True, conditions, False)
     assert DataSpec.from_dict(spec.to_dict()) == spec
 
@@ -188,8 +193,11 @@ def test_conditions_parse_what_users_type() -> None:
     for bad, message in [("1", "holds 1 numbers, and the condition takes 2"), ("1,x", "not a list of numbers")]:
         with pytest.raises(UserError, match=message):
             vector.parse(bad)
-    with pytest.raises(UserError, match="text encoder"):
+    with pytest.raises(UserError, match="trained without its captions"):
         Condition("text", 0).parse("a cat")
+    assert Condition("text", 256, shape=(4,), encoder="bytes").parse("ab").tolist() == [97, 98, -1, -1]
+    with pytest.raises(UserError, match=r"a grid of numbers \[1, 2, 2\] comes from a file"):
+        Condition("grid", 0, shape=(1, 2, 2)).parse("0")
 
 
 def test_labels_can_be_left_out(tmp_path: Path) -> None:

@@ -227,3 +227,23 @@ def test_units_become_bytes() -> None:
     assert as_bytes(np.array([[[0, 1365, 4095]]], np.uint16), deep).ravel().tolist() == [0, 85, 255]
     measured = DataSpec("volume", (1, 1, 1, 4), "int16", offset=(100,), scale=(40,), channel_axis=False)
     assert as_bytes(np.array([[[[0, 100, 150, 200]]]], np.int16), measured).ravel().tolist() == [0, 128, 191, 255]
+
+
+def test_captions_name_samples_and_lie_beside_them(tmp_path: Path) -> None:
+    from unstir.data import DataConfig, load
+
+    x = samples(PICTURES)
+    captions = ["a red heart", "", 'dots/and "quotes"', "é " * 200]
+    files = write(x, tmp_path / "folder", PICTURES, captions=captions)
+    assert [file.name for file in files[:3]] == ["000000_a-red-heart.png", "000001.png", "000002_dots-and-quotes.png"]
+    assert len(files[3].name) < 80
+    read = load(DataConfig(source=str(tmp_path / "folder"), cache=str(tmp_path / "cache")))
+    assert read.captions == captions
+    write(x, tmp_path / "a.npz", PICTURES, captions=captions)
+    with np.load(tmp_path / "a.npz") as archive:
+        assert archive["text"].tolist() == captions
+        assert "label" not in archive
+    write(x, tmp_path / "labelled", PICTURES, labels=[0, 1, 2, 0], captions=captions)
+    assert (tmp_path / "labelled" / "000000_flags.png").is_file()
+    with pytest.raises(ValueError, match="3 captions for 4 samples"):
+        write(x, tmp_path / "b.npz", PICTURES, captions=captions[:3])

@@ -100,6 +100,15 @@ def test_attend_is_softmax_written_by_hand(gradient: bool) -> None:
         torch.testing.assert_close(out[b, h, i], (weights / weights.sum()) @ v[b, h], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("gradient", [True, False])
+def test_attend_only_to_what_the_mask_allows(gradient: bool) -> None:
+    q, k, v = (randn(2, 3, n, 4, seed=i).requires_grad_(gradient) for i, n in enumerate((2, 5, 5)))
+    mask = torch.tensor([[True, False, True, True, False], [False, True, False, False, False]])
+    out = layers.attend(q, k, v, mask)
+    torch.testing.assert_close(out[:1], layers.attend(q[:1], k[:1, :, mask[0]], v[:1, :, mask[0]]))
+    torch.testing.assert_close(out[1], v[1, :, 1:2].expand(3, 2, 4))
+
+
 def test_attention_equals_a_second_implementation() -> None:
     """torch's own multi-head attention with the same weights."""
     attention = Attention(2, 8, 4, "layer")

@@ -8,15 +8,29 @@ from torch import Tensor, nn
 
 from unstir.data.spec import Condition, DataSpec
 from unstir.errors import UserError
-from unstir.networks import NETWORKS, ContextUNetConfig, EncoderConfig, MLPConfig, NetworkConfig, UNetConfig
+from unstir.networks import (
+    NETWORKS,
+    ContextUNetConfig,
+    ControlNetConfig,
+    DiTConfig,
+    EncoderConfig,
+    MLPConfig,
+    NetworkConfig,
+    UNetConfig,
+)
 
 CONDITIONS = {"label": Condition("class", 3), "size": Condition("vector", 2), "caption": Condition("text", 0)}
 POINTS, PICTURE = DataSpec("points", (3,), conditions=CONDITIONS), DataSpec("image", (3, 9, 6), conditions=CONDITIONS)
 SMALL: dict[str, tuple[NetworkConfig, DataSpec]] = {
     "unet": (UNetConfig(channels=8, middle=2), PICTURE),
+    "dit": (DiTConfig(depth=2, width=24, heads=3), PICTURE),
     "mlp": (MLPConfig(width=16, depth=2), POINTS),
     "context_unet": (ContextUNetConfig(n_feat=8), PICTURE),
     "encoder": (EncoderConfig(channels=8, head_channels=8, dropout=0), PICTURE),
+    "controlnet": (
+        ControlNetConfig(UNetConfig(channels=8, middle=2), knows=("label", "caption"), hint_channels=8),
+        PICTURE,
+    ),
 }
 """A small configuration of every network. A new network needs a line here."""
 NAMES = sorted(NETWORKS)
@@ -49,7 +63,7 @@ def output_shape(config: NetworkConfig, spec: DataSpec, batch: int, channels: in
     return (batch, channels) if config.pooled else (batch, channels, *spec.shape[1:])
 
 
-@pytest.mark.parametrize("name", ["unet", "mlp", "encoder"])
+@pytest.mark.parametrize("name", ["unet", "dit", "mlp", "encoder", "controlnet"])
 def test_an_untrained_network_says_zero(name: str) -> None:
     network, x = new(name)
     zeros = torch.zeros(output_shape(*SMALL[name], 4, 3))
@@ -61,7 +75,8 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     """Data-parallel training waits forever (or fails) for a parameter that is never used."""
     network, x = new(name)
     awake(network)(x, randn(4), label=LABEL, size=SIZE).square().mean().backward()
-    still = [key for key, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    learning = {key: p for key, p in network.named_parameters() if p.requires_grad}
+    still = [key for key, p in learning.items() if p.grad is None or not bool(p.grad.any())]
     assert still == []
 
 
@@ -127,6 +142,9 @@ WRONG: list[tuple[NetworkConfig, DataSpec, str]] = [
     (UNetConfig(attention=(2,)), PICTURE, "0 to 1"),
     (UNetConfig(multipliers=(), attention=()), PICTURE, "multipliers"),
     (UNetConfig(channels=0), PICTURE, "at least 1"),
+    (UNetConfig(blocks=()), PICTURE, "at least 1"),
+    (UNetConfig(blocks=(1, 2)), PICTURE, "one for each of 1 levels"),
+    (DiTConfig(), POINTS, "mlp"),
     (EncoderConfig(), POINTS, "mlp"),
     (EncoderConfig(attention=(3,)), PICTURE, "0 to 2"),
     (ContextUNetConfig(n_feat=20), PICTURE, "multiple of 8"),

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unstir.cli.arguments import parse
 from unstir.data.spec import DataSpec, Kind
 from unstir.networks import UNetConfig
 from unstir.networks.layers import crop, pad_to_multiple
+from unstir.recipes import Recipe
+from unstir.recipes.serial import override
 
 SMALL = UNetConfig(channels=8, multipliers=(1, 2, 2), attention=(1, 2), middle=2)
 SIZES: list[tuple[Kind, tuple[int, ...]]] = [
@@ -77,6 +80,44 @@ def test_the_way_up_gets_what_the_way_down_saw() -> None:
     for from_down, at_up in zip(seen, reversed(kept), strict=True):
         assert from_down.any()
         assert torch.equal(from_down, at_up)
+
+
+def test_the_efficient_order() -> None:
+    """Down-sampling before the blocks, up-sampling after them, and what goes across scaled by 1/sqrt(2): written out."""
+    torch.manual_seed(0)
+    network = new(dataclasses.replace(SMALL, efficient=True), "image", (16, 16)).double()
+    x, c_noise = randn(2, 2, 16, 16).double(), randn(2, seed=1).double()
+    e = network.embedding(c_noise, {})
+    patches = nn.functional.pixel_unshuffle(x, 2)
+    h_0 = network.stem(patches)  # 8 x 8
+    h_1 = network.down[0](network.shrink[0](h_0), e)  # 4 x 4
+    h_2 = network.down[1](network.shrink[1](h_1), e)  # 2 x 2
+    h = network.middle(h_2, e)
+    h = network.up[1](torch.cat([h, h_2 / 2**0.5], 1), e)
+    h = network.grow[1](h.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    h = network.up[0](torch.cat([h, h_1 / 2**0.5], 1), e)
+    h = network.grow[0](h.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    expected = nn.functional.pixel_shuffle(network.head(nn.functional.silu(h)), 2)
+    torch.testing.assert_close(network(x, c_noise), expected)
+    assert h_0.shape[2:] == (8, 8)
+    assert h_2.shape == (2, 16, 2, 2)
+
+
+def test_each_level_has_its_number_of_blocks() -> None:
+    deep = new(dataclasses.replace(SMALL, blocks=(1, 3)), "image", (16, 16))
+    assert [len(stack.blocks) for stack in deep.down] == [1, 3]
+    assert [len(stack.blocks) for stack in deep.up] == [2, 4]
+    same = new(dataclasses.replace(SMALL, blocks=(2,)), "image", (16, 16))
+    assert [len(stack.blocks) for stack in same.down] == [2, 2]
+
+
+def test_one_number_of_blocks_is_read_as_before() -> None:
+    assert override(UNetConfig(), {"blocks": 2}).blocks == (2,)
+    assert override(UNetConfig(), {"blocks": [1, 2]}).blocks == (1, 2)
+    recipe = parse(Recipe(), ["--network.blocks", "2"], "x")
+    assert recipe.network.blocks == (2,)  # type: ignore[attr-defined]
+    recipe = parse(Recipe(), ["--network.blocks", "1", "2", "--network.efficient"], "x")
+    assert recipe.network.blocks == (1, 2)  # type: ignore[attr-defined]
 
 
 def test_without_attention_it_moves_with_the_data() -> None:

@@ -38,13 +38,20 @@ CHEAPER = {
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_short_life(name: str, tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
     kind = RECIPES[name].kinds[0]
-    run(["train", name, "--data", str(tiny_arrays[kind]), "--out", str(tmp_path / "r"), "--training.steps", "2",
-         "--training.batch-size", "4", "--sampling.steps", "2", *CHEAPER.get(name, [])])  # fmt: skip
+    short = ["--data", str(tiny_arrays[kind]), "--training.steps", "2", "--training.batch-size", "4",
+             "--sampling.steps", "2"]  # fmt: skip
+    base = []
+    if RECIPES[name].network.needs_base:
+        run(["train", "quick", "--out", str(tmp_path / "base"), *short])
+        base = ["--base", str(tmp_path / "base")]
+    text = ["--data.text", "bytes"] if RECIPES[name].data.text == "minilm" else []  # which may not be installed
+    run(["train", name, "--out", str(tmp_path / "r"), *short, *base, *text, *CHEAPER.get(name, [])])
     if not isinstance(RECIPES[name].denoiser, DenoiserConfig):  # it draws no samples
         assert (tmp_path / "r" / "model.safetensors").is_file()
         Run(tmp_path / "r").trained("cpu")
         return
-    x = unstir.load(tmp_path / "r").sample(3, label="one")
+    asked = {"text": "a high one"} if RECIPES[name].data.text else {"label": "one"}
+    x = unstir.load(tmp_path / "r").sample(3, **asked)
     data = np.load(tiny_arrays[kind])["x"]
     expected = {"image": (3, 3, 12, 10), "signal": (3, 2, 50), "points": (3, 2)}[kind]
     if name == "sprites":  # its data section resizes pictures

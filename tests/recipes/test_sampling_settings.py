@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unstir.clip import WANTED
 from unstir.data.spec import Condition, DataSpec
 from unstir.denoiser import Denoiser, MixtureDenoiser
 from unstir.errors import UserError
@@ -20,6 +21,7 @@ from unstir.guidance import (
     DynamicThreshold,
     FunctionGuidance,
     OnlyKnown,
+    SimilarityGuidance,
 )
 from unstir.processes import VP
 from unstir.recipes import Guides, SamplingConfig
@@ -50,9 +52,13 @@ def around(denoiser: Denoiser) -> Denoiser:
     return FunctionGuidance(denoiser, lambda x, t, cond: x.square().flatten(1).sum(1))
 
 
-GUIDES = Guides(bad=model(0.1), classifier=log_prob, around=around)
+def similarity(x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+    return x_t.flatten(1)[:, 0]
+
+
+GUIDES = Guides(bad=model(0.1), classifier=log_prob, clip=similarity, around=around)
 EVERYTHING = SamplingConfig(
-    guidance_scale=2.0, guidance_rescale=0.5, classifier="c", autoguidance="b", dynamic_threshold=99.5
+    guidance_scale=2.0, guidance_rescale=0.5, classifier="c", clip_model="t", autoguidance="b", dynamic_threshold=99.5
 )
 
 
@@ -60,6 +66,7 @@ def test_the_order() -> None:
     assert layers(EVERYTHING.guide(model(), LABELLED, GUIDES)) == [
         DynamicThreshold,
         FunctionGuidance,
+        SimilarityGuidance,
         ClassifierGuidance,
         ClassifierFreeGuidance,
         AutoGuidance,
@@ -78,8 +85,12 @@ def test_all_of_it_reaches_the_belief() -> None:
     got = EVERYTHING.guide(model(), LABELLED, GUIDES)(x_t, t, label=label)
     by_hand = DynamicThreshold(
         around(
-            ClassifierGuidance(
-                ClassifierFreeGuidance(AutoGuidance(model(), model(0.1), 2.0, rescale=0.5), 2.0, rescale=0.5), log_prob
+            SimilarityGuidance(
+                ClassifierGuidance(
+                    ClassifierFreeGuidance(AutoGuidance(model(), model(0.1), 2.0, rescale=0.5), 2.0, rescale=0.5),
+                    log_prob,
+                ),
+                similarity,
             )
         ),
         99.5,
@@ -89,6 +100,7 @@ def test_all_of_it_reaches_the_belief() -> None:
         {"guidance_scale": 1.0},
         {"guidance_rescale": 0.0},
         {"classifier_scale": 0.0},
+        {"clip_scale": 0.0},
         {"autoguidance_scale": 1.0},
         {"guidance_to": 0.1},
     ):
@@ -114,8 +126,26 @@ def test_a_class_that_is_news_to_the_model_does_not_reach_it() -> None:
     torch.testing.assert_close(got.x_0, model()(x_t, t, label=label).x_0, rtol=1e-4, atol=1e-5)
 
 
+def test_a_caption_that_a_clip_guides_by_does_not_reach_a_model_that_reads_none() -> None:
+    """Nor does a caption of the data that training left out."""
+    spec = replace(UNLABELLED, conditions={"text": Condition("text", 0)})
+    settings = SamplingConfig(clip_model="t", clip_scale=2.0, guidance_scale=3.0, clip=False)
+
+    class Unconditional(MixtureDenoiser):
+        def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor):  # type: ignore[no-untyped-def, override]
+            assert not cond
+            return super().forward(x_t, t)
+
+    denoiser = Unconditional(VP(), model().means, torch.full((1, 1, 1, 1), 0.4))
+    cond = {"text": torch.zeros(3, 5), WANTED: torch.zeros(3, 2)}
+    x_t, t = torch.zeros(3, 1, 2, 2), torch.tensor(0.5).double()
+    got = settings.guide(denoiser, spec, Guides(clip=similarity))(x_t, t, **cond)
+    shift = 2.0 * VP().sigma(t) ** 2 / VP().alpha(t)
+    torch.testing.assert_close((got.x_0 - model()(x_t, t).x_0).flatten(1)[:, 0], shift.float().expand(3))
+
+
 def test_a_run_that_was_not_loaded_is_never_left_out_silently() -> None:
-    for settings in (SamplingConfig(classifier="c"), SamplingConfig(autoguidance="b")):
+    for settings in (SamplingConfig(classifier="c"), SamplingConfig(clip_model="t"), SamplingConfig(autoguidance="b")):
         with pytest.raises(ValueError, match="was not loaded"):
             settings.guide(model(), LABELLED)
 

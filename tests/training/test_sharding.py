@@ -30,7 +30,7 @@ SHAPE = (1, 8, 8)
 # In float64: some gradients are 0 but for rounding (of the keys' biases), and Adam would make whole steps of their noise.
 DATA = torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 # Odd channels, which two processes cannot halve; channels-last weights; attention.
-NETWORK = UNetConfig(channels=9, multipliers=(1, 2), blocks=1, middle=1, head_channels=9)
+NETWORK = UNetConfig(channels=9, multipliers=(1, 2), blocks=(1,), middle=1, head_channels=9)
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 # A gradient limit that bites at every step.
 CONFIG = TrainingConfig(steps=6, batch_size=8, learning_rate=3e-3, warmup=0, gradient_clip=0.1)

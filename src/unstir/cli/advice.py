@@ -4,35 +4,102 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
+from unstir.conditioning.derived import Hole, LowRes
+from unstir.conditioning.text import evenly
 from unstir.data import Condition, DataSpec
-from unstir.recipes import DenoiserConfig, ModuleConfig, NoisyClassifierConfig, Recipe
-from unstir.recipes.module import class_of
+from unstir.data.text import shown
+from unstir.recipes import ClipConfig, DenoiserConfig, ModuleConfig, NoisyClassifierConfig, Recipe
+from unstir.recipes.module import caption_of, class_of
 from unstir.run import Run
+from unstir.stages import read_stages
 
 
 def usable(spec: DataSpec) -> dict[str, Condition]:
     """The conditions that samples can be asked for by."""
-    return {name: condition for name, condition in spec.conditions.items() if condition.kind != "text"}
+    return {name: condition for name, condition in spec.conditions.items() if condition.seen}
 
 
 def condition_lines(spec: DataSpec) -> Iterator[str]:
     """A line for each condition: its option and what it takes."""
     for name, condition in usable(spec).items():
-        names = ", ".join(condition.names[:20]) + (", ..." if len(condition.names) > 20 else "")
-        yield f"  --{name:8s} {condition.kind} of {condition.size}{': ' + names if names else ''}"
+        yield f"  --{name.replace('_', '-'):8s} {KINDS[condition.kind].about(condition)}"
+
+
+def told(name: str, condition: Condition) -> str:
+    """A condition in a few words, for the line with which training begins."""
+    if condition.kind == "class":
+        return f"{name} ({condition.size} {'classes' if condition.named else 'groups found'})"
+    if condition.kind == "text":
+        return f"{name} ({condition.encoder or 'captions that nobody reads: --data.text'})"
+    return name
+
+
+def _named(condition: Condition) -> str:
+    names = ", ".join(condition.names[:20]) + (", ..." if len(condition.names) > 20 else "")
+    return f"{condition.kind} of {condition.size}{': ' + names if names else ''}"
+
+
+def _caption(condition: Condition) -> str:
+    examples = ", ".join(f'"{name}"' for name in evenly(shown(list(condition.names)), 3))
+    return f"a caption, of at most {condition.shape[0]} tokens ({condition.encoder}), such as {examples}"
+
+
+@dataclass(frozen=True)
+class ConditionKind:
+    """What a person is told of conditions of a kind.
+
+    Args:
+        about: what such a condition takes.
+        example: a value that it takes.
+    """
+
+    about: Callable[[Condition], str]
+    example: Callable[[Condition], str]
+
+
+KINDS: dict[str, ConditionKind] = {
+    "class": ConditionKind(_named, lambda condition: condition.names[0] if condition.names else "0"),
+    "vector": ConditionKind(_named, lambda condition: ",".join(["0"] * condition.size)),
+    "text": ConditionKind(_caption, lambda condition: condition.names[0]),
+    "grid": ConditionKind(
+        lambda condition: (
+            f"a picture of it, or a .npy of {'x'.join(map(str, condition.shape))} numbers; --image FILE computes it"
+        ),
+        lambda condition: "FILE",
+    ),
+}
 
 
 def _example(name: str, condition: Condition) -> list[str]:
-    value = condition.names[0] if condition.kind == "class" and condition.names else ",".join(["0"] * condition.size)
-    return [f"--{name}", value if condition.kind == "vector" or condition.names else "0"]
+    return [f"--{name.replace('_', '-')}", KINDS[condition.kind].example(condition)]
 
 
 def sample_command(run: Run, spec: DataSpec) -> str:
-    """Samples under every condition."""
-    asked = {name: condition for name, condition in usable(spec).items() if not condition.frequencies}
+    """Samples under every condition; of a model that knows captions and classes by a caption, since the two might contradict each other."""
+    given = {name: c for name, c in usable(spec).items() if not c.always and c.kind != "grid"}
+    asked = {name: condition for name, condition in given.items() if not condition.frequencies}
+    if any(condition.kind == "text" for condition in asked.values()):
+        asked = {name: condition for name, condition in asked.items() if condition.kind != "class"}
     words = [word for name, condition in asked.items() for word in _example(name, condition)]
+    if spec.always and not run.read_recipe()[1].sampling.low_res_from:  # nothing to enlarge is drawn
+        words += ["--image", "FILE"]
     return shlex.join(["unstir", "sample", str(run.folder), "-n", "64", *words, "--out", "samples.png"])
+
+
+def picture_command(run: Run, recipe: Recipe, spec: DataSpec) -> tuple[str, str] | None:
+    """What a run that computes its conditions makes of a picture; None for any other run."""
+    if not any(condition.kind == "grid" for condition in spec.conditions.values()):
+        return None
+    if isinstance(recipe.derived, LowRes):
+        return "enlarge", shlex.join(
+            ["unstir", "edit", "upscale", str(run.folder), "--image", "FILE", "--out", "large.png"]
+        )
+    if isinstance(recipe.derived, Hole):
+        asked = "--image FILE --mask FILE --out filled.png".split()
+        return "fill", shlex.join(["unstir", "edit", "inpaint", str(run.folder), *asked])
+    return "like", shlex.join(["unstir", "sample", str(run.folder), "--image", "FILE", "--out", "samples.png"])
 
 
 def guide_command(run: Run, spec: DataSpec) -> str:
@@ -41,6 +108,13 @@ def guide_command(run: Run, spec: DataSpec) -> str:
     asked = _example(*found) if found else []
     words = ["unstir", "sample", "RUN", "--classifier", str(run.folder), "--classifier-scale", "3", *asked]
     return shlex.join(words)
+
+
+def caption_command(run: Run, spec: DataSpec) -> str:
+    """Guides another run by the captions that this CLIP reads."""
+    found = caption_of(spec)
+    asked = _example(*found) if found else []
+    return shlex.join(["unstir", "sample", "RUN", "--clip", str(run.folder), "--clip-scale", "3", *asked])
 
 
 def use_command(run: Run, recipe: Recipe, spec: DataSpec) -> tuple[str, str]:
@@ -52,6 +126,7 @@ def use_command(run: Run, recipe: Recipe, spec: DataSpec) -> tuple[str, str]:
 USES: dict[type[ModuleConfig], tuple[str, Callable[[Run, DataSpec], str]]] = {
     DenoiserConfig: ("sample", sample_command),
     NoisyClassifierConfig: ("guide", guide_command),
+    ClipConfig: ("guide", caption_command),
 }
 
 
@@ -60,8 +135,11 @@ def _twice(plan: float) -> str:
 
 
 def continue_command(run: Run, recipe: Recipe) -> str:
-    """Trains twice as long as planned."""
+    """Trains twice as long as planned; of a run in several stages, all of them."""
     training = recipe.training
-    plans = (("minutes", training.minutes), ("steps", training.steps), ("images", training.images))
+    found = read_stages(run.folder)
+    every = [stage.training.minutes or 0.0 for stage in found[1].values()] if found and training.minutes else []
+    minutes = sum(every) if every else training.minutes
+    plans = (("minutes", minutes), ("steps", training.steps), ("images", training.images))
     longer = [word for name, plan in plans if plan for word in (f"--training.{name}", _twice(plan))]
     return shlex.join(["unstir", "train", "--resume", str(run.folder), *longer])

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -148,6 +148,39 @@ def take(words: list[str], flag: str) -> str | None:
             del words[i]
             return word.partition("=")[2]
     return None
+
+
+def take_all(words: list[str], flag: str) -> list[str]:
+    """The same for a flag that may come several times.
+
+    Raises:
+        UserError: the flag without a value.
+    """
+    values = []
+    while (value := take(words, flag)) is not None:
+        values.append(value)
+    return values
+
+
+def take_conditions(words: list[str], names: Iterable[str]) -> dict[str, Any]:
+    """Removes ``--NAME VALUE`` for these conditions from the words; what comes several times is a list, to be taken in turn.
+
+    Raises:
+        UserError: a flag without a value.
+    """
+    found = {name: take_all(words, f"--{name}") for name in names}
+    for name in found:  # low_res is typed as --low-res, like every option
+        found[name] += take_all(words, f"--{name.replace('_', '-')}")
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items() if values}
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """The words without abbreviations: ``-n N``, and ``--clip RUN`` for ``--clip-model RUN`` (``--clip`` alone is a switch)."""
+    long: list[str] = []
+    for word, after in zip(words, [*words[1:], "-"]):
+        with_value = word.startswith("--clip=") or (word == "--clip" and not after.startswith("-"))
+        long.append("--n" if word == "-n" else word.replace("--clip", "--clip-model", 1) if with_value else word)
+    return long
 
 
 def wants_help(words: Sequence[str]) -> bool:

@@ -64,6 +64,10 @@ def main(words: list[str]) -> None:
     options = parse(CompressOptions(), rest, f"unstir compress {run.folder}")
     _check(options)
     model = run.model(named_device(options.device))
+    if model.spec.always:
+        raise UserError(
+            f"{run.folder} enlarges smaller {model.spec.kind}s, and a compressed file holds none to enlarge: compress with another run"
+        )
     if options.curve:
         _draw_curve(run, model, options, source)
     else:
@@ -119,7 +123,7 @@ def _draw_curve(run: Run, model: Model, options: CompressOptions, source: str | 
     from unstir.media.plot import curves
 
     _, recipe, spec = run.read_recipe()
-    config = dataclasses.replace(recipe.data, groups=0)
+    config = recipe.data.plain()
     if source is not None:
         config = dataclasses.replace(config, source=source, split=DataConfig.split)
     data = load(data_to_judge(config, asked=False))

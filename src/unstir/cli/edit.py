@@ -1,11 +1,11 @@
-"""unstir edit inpaint|image-to-image|interpolate|colorize RUN --image FILE [options] [--out FILE]"""
+"""unstir edit inpaint|image-to-image|interpolate|colorize|upscale RUN --image FILE [options] [--out FILE]"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +14,14 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from unstir.cli.advice import condition_lines
-from unstir.cli.arguments import parse, take, wants_help
-from unstir.cli.sample import DrawOptions, known_words, named_device, with_classes
+from unstir.cli.advice import condition_lines, usable
+from unstir.cli.arguments import parse, spelled_out, take, take_conditions, wants_help
+from unstir.cli.sample import DrawOptions, known_words, named_device, with_captions, with_classes
+from unstir.conditioning.derived import LowRes
+from unstir.data import DataSpec
 from unstir.editing import (
     ByGradient,
+    ByModel,
     ByReplacement,
     ByResampling,
     Method,
@@ -26,23 +29,27 @@ from unstir.editing import (
     image_to_image,
     inpaint,
     interpolate,
+    upscale,
 )
 from unstir.editing.colorize import grey_of
 from unstir.editing.drawing import editing_settings
 from unstir.editing.files import read_mask, read_sample
+from unstir.editing.given import conditions_from_files
+from unstir.editing.inpaint import method_for
 from unstir.editing.interpolate import DEFAULTS
+from unstir.editing.upscale import read_small, repeated, shrink_error
 from unstir.errors import UserError, did_you_mean
 from unstir.media.write import check_path, write
 from unstir.model import Model
-from unstir.recipes import SamplingConfig
+from unstir.recipes import Recipe, SamplingConfig
 from unstir.run import Run
 
 USAGE = """usage: unstir edit COMMAND RUN --image FILE [options] [--out FILE.png|.npz|.npy|FOLDER]
 
 {commands}
 
-Works with any model that you trained. Pictures are read like its data: scaled and cut to their size, grey or in colour as they are.
-Results have the data's size; several of them in one .png are shown enlarged, side by side, in a folder each is a file.
+Works with any model that you trained. Pictures are read like its data: scaled and cut to their size, grey or in colour as they are;
+upscale takes them as they are. Results have the data's size; several of them in one .png are shown enlarged, side by side, in a folder each is a file.
 `unstir edit COMMAND RUN --help` lists the options."""
 
 
@@ -64,7 +71,7 @@ class EditOptions(DrawOptions):
 class ConditionalOptions(EditOptions):
     """How to make the rest agree with what is known."""
 
-    method: Literal["repaint", "replacement", "gradient"] = "repaint"
+    method: Literal["model", "repaint", "replacement", "gradient"] = "repaint"
     """repaint: every step several times, until all agrees; replacement: once, fast; gradient: through the network, slow."""
     resamplings: int = 10
     """Of repaint: how often to walk every stretch of the way."""
@@ -88,6 +95,7 @@ _METHODS: dict[str, Callable[[ConditionalOptions], Method]] = {
     "repaint": lambda options: ByResampling(options.resamplings, options.jump),
     "replacement": lambda options: ByReplacement(),
     "gradient": lambda options: ByGradient(options.gradient_scale),
+    "model": lambda options: ByModel(),
 }
 
 
@@ -95,6 +103,9 @@ _METHODS: dict[str, Callable[[ConditionalOptions], Method]] = {
 class InpaintOptions(ConditionalOptions):
     """Fill a part of a picture so that it fits the rest, which is kept exactly."""
 
+    method: Literal["model", "repaint", "replacement", "gradient"] = "repaint"
+    """model: as it was trained to (the default, where it was: unstir train glide-inpaint); else repaint: every step several times, until
+    all agrees; replacement: once, fast; gradient: through the network, slow."""
     mask: str = ""
     """A picture, white where to fill; or a .npy, not 0 where to fill."""
 
@@ -130,6 +141,20 @@ class ColorizeOptions(ConditionalOptions):
 
 
 @dataclass(frozen=True)
+class UpscaleOptions(ConditionalOptions):
+    """Make a picture larger. A run that was trained to enlarge (unstir train cascade) does so with pictures of any size if its network is a
+    U-Net; any other draws one of its own size whose smaller copy is the given picture, exactly."""
+
+    method: Literal["model", "replacement", "repaint", "gradient"] = "replacement"
+    """model: as it was trained to (the default, where it was); else replacement: held to the picture at every step; repaint: every step
+    several times; gradient: through the network."""
+    level: float = 0.0
+    """Of model: noise on the picture that is given, 0 to 1: the more, the more freedom."""
+    factor: int = 2
+    """Of the other methods: how many times larger."""
+
+
+@dataclass(frozen=True)
 class Edited:
     """What came of it, in model units.
 
@@ -137,11 +162,13 @@ class Edited:
         x: (n, *shape) results.
         given: (k, *shape) what was given, for --compare.
         notes: lines to print.
+        spec: of the results, where they are not like the model's data.
     """
 
     x: Tensor
     given: Tensor
     notes: tuple[str, ...] = ()
+    spec: DataSpec | None = None
 
 
 Conditions = Mapping[str, Any]
@@ -192,6 +219,26 @@ def _colorize(model: Model, options: ColorizeOptions, cond: Conditions) -> Edite
     return Edited(x, grey, (note,))
 
 
+def _upscale(model: Model, options: UpscaleOptions, cond: Conditions) -> Edited:
+    if not options.image:
+        raise UserError("which picture? name a file with --image FILE")
+    small = read_small(Path(options.image), model.spec, model.recipe.data)
+    draws: dict[str, Any] = {"n": options.n, "seed": options.seed, "batch_size": options.batch_size}
+    method = None if options.method == "model" else options.chosen()
+    if method is None and not isinstance(model.recipe.derived, LowRes):
+        raise UserError(
+            "this model was not trained to enlarge: leave --method out, or train one (unstir train cascade)"
+        )
+    how: dict[str, Any] = {"level": options.level, "method": method, "factor": options.factor}
+    x = upscale(model, small, settings=options, **how, **draws, **cond)
+    factor = -(-x.shape[2] // small.shape[1])
+    given = repeated(small.unsqueeze(0), factor, x.shape[2:])
+    spec = replace(model.spec, shape=tuple(x.shape[1:]))
+    units = " of 255" if spec.dtype == "uint8" else ""
+    error = f"made smaller again, what came out differs by {shrink_error(x, small, spec):.3g}{units} (root mean square)"
+    return Edited(x, given, (error,), spec)
+
+
 @dataclass(frozen=True)
 class Edit:
     """One of the commands.
@@ -202,6 +249,7 @@ class Edit:
         options: its dataclass.
         run: does it.
         defaults: the recipe's sampling settings and the words -> settings for this edit.
+        presets: further options whose defaults hang on the recipe.
     """
 
     about: str
@@ -209,6 +257,15 @@ class Edit:
     options: type[EditOptions]
     run: Callable[[Model, Any, Conditions], Edited]
     defaults: Callable[[SamplingConfig, list[str]], SamplingConfig]
+    presets: Callable[[Recipe], dict[str, Any]] = lambda recipe: {}
+
+
+def _method_of_inpainting(recipe: Recipe) -> dict[str, Any]:
+    return {"method": method_for(recipe)}
+
+
+def _method_of_upscaling(recipe: Recipe) -> dict[str, Any]:
+    return {"method": "model" if isinstance(recipe.derived, LowRes) else "replacement"}
 
 
 def _defaults(recommended: SamplingConfig, words: list[str]) -> SamplingConfig:
@@ -227,6 +284,7 @@ EDITS: dict[str, Edit] = {
         options=InpaintOptions,
         run=_inpaint,
         defaults=_defaults,
+        presets=_method_of_inpainting,
     ),
     "image-to-image": Edit(
         about="new pictures that resemble one",
@@ -248,6 +306,14 @@ EDITS: dict[str, Edit] = {
         options=ColorizeOptions,
         run=_colorize,
         defaults=_defaults,
+    ),
+    "upscale": Edit(
+        about="make a picture larger",
+        flags="--image FILE",
+        options=UpscaleOptions,
+        run=_upscale,
+        defaults=_defaults,
+        presets=_method_of_upscaling,
     ),
 }
 
@@ -274,16 +340,17 @@ def main(words: list[str]) -> None:
         raise UserError(f"name the run folder first: unstir edit {name} RUN {edit.flags}")
     run = Run.open(rest[0])
     _, recipe, spec = run.read_recipe()
-    rest = ["--n" if word == "-n" else word for word in rest[1:]]
+    rest = spelled_out(rest[1:])
     spec = with_classes(spec, take(list(rest), "--classifier") or recipe.sampling.classifier)
-    given = {key: take(rest, f"--{key}") for key in spec.conditions}
+    spec = with_captions(spec, take(list(rest), "--clip-model") or recipe.sampling.clip_model)
+    given = conditions_from_files(take_conditions(rest, usable(spec)), [], recipe, spec)
     if wants_help(rest):
         print("\n".join(condition_lines(spec)))
     known_words([word for word in rest if word != "--image"], spec)  # a file here, a condition elsewhere
     settings = edit.defaults(recipe.sampling, rest)
     fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(SamplingConfig)}
-    options = parse(edit.options(**fields), rest, f"unstir edit {name} {run.folder}")
-    _edit(run, name, options, {key: value for key, value in given.items() if value is not None})
+    options = parse(edit.options(**fields, **edit.presets(recipe)), rest, f"unstir edit {name} {run.folder}")
+    _edit(run, name, options, given)
 
 
 def _edit(run: Run, name: str, options: EditOptions, cond: Conditions) -> None:
@@ -300,7 +367,8 @@ def _edit(run: Run, name: str, options: EditOptions, cond: Conditions) -> None:
         files = write(frames[-1], out, model.spec, trajectory=frames)
     else:
         x = torch.cat([edited.given, edited.x]) if options.compare else edited.x
-        files = write(model.spec.to_data(x), out, model.spec)
+        spec = edited.spec or model.spec
+        files = write(spec.to_data(x), out, spec)
     for note in filter(None, edited.notes):
         print(note)
     print(f"{len(edited.x)} result{'s' if len(edited.x) > 1 else ''}: {files[0] if len(files) == 1 else out}")

@@ -1,4 +1,4 @@
-"""unstir evaluate RUN|FOLDER|FILE|NAME [--data SOURCE] [--split test] [--metrics fd kd is pr neighbours nll] [--features NAME] [-n N] ..."""
+"""unstir evaluate RUN|FOLDER|FILE|NAME [--data SOURCE] [--split test] [--metrics fd kd is pr neighbours retrieval nll] [--features NAME] [-n N] ..."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unstir.cli.arguments import parse, take
+from unstir.cli.arguments import parse, spelled_out, take
 from unstir.cli.likelihood import NllOptions, check_nll, data_to_judge, likelihood
-from unstir.cli.progress import decoding_progress
+from unstir.cli.progress import decoding_progress, stage_progress
+from unstir.cli.retrieval import RetrievalOptions, caption_judge, check_retrieval
 from unstir.data import DataConfig
 from unstir.errors import UserError
 from unstir.recipes import SamplingConfig
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from unstir.evaluation.evaluate import Evaluation
     from unstir.evaluation.metric import Metric
     from unstir.evaluation.report import Report
+    from unstir.evaluation.retrieval import Watched
     from unstir.evaluation.samples import SampleSource
     from unstir.run import Run
 
@@ -40,7 +40,8 @@ Judges samples by their distance to data: those of a trained model (RUN), or tho
 
   --data SOURCE    what to compare with; default: what the run was trained on. Two files: unstir evaluate a.npz --data b.npz
   --split test     the test set of the data, where it has one
-  --metrics ...    fd kd is pr neighbours (default: fd kd pr); nll: bits/dim of data under a RUN's model
+  --metrics ...    fd kd is pr neighbours (default: fd kd pr); nll: bits/dim of data under a RUN's model;
+                   retrieval: how often a CLIP finds the samples' captions, with --judge RUN of the CLIP
   --features NAME  the feature space; default: by the kind of data
   -n N             how many samples (default: 2,048 of a run, all of anything else)
   --json FILE      write the result for programs too ("-": to standard output alone)
@@ -53,14 +54,14 @@ N = 2048
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(RetrievalOptions):
     """What to judge, and by what."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """What to compare with, and how to read it (--data SOURCE; --split NAME)."""
     metrics: tuple[str, ...] = ("fd", "kd", "pr")
     """fd: Fréchet distance. kd: kernel distance. is: Inception score. pr: precision, recall, density, coverage. neighbours: memorisation.
-    nll: negative log-likelihood in bits/dim and nats, of a run's model."""
+    nll: negative log-likelihood in bits/dim and nats, of a run's model. retrieval: captions of the samples that a CLIP finds (--judge)."""
     features: str = ""
     """Feature space. Default: by the kind of data."""
     n: int = 0
@@ -84,7 +85,7 @@ class RunOptions(SamplingConfig, EvaluateOptions, NllOptions):
     seed: int = 0
     """Sample i depends on (seed, i) alone."""
     match_conditions: bool = True
-    """Ask for classes and other conditions in the data's own proportions; without it by --labels. For nll: tell the model the conditions
+    """Ask for captions, classes and other conditions as the data have them; without it by --labels. For nll: tell the model the conditions
     of each sample."""
 
 
@@ -100,7 +101,7 @@ def main(words: list[str]) -> None:
         print(USAGE)
         return
     what, *rest = words
-    rest = ["--n" if word == "-n" else word for word in rest]
+    rest = spelled_out(rest)
     source, split = take(rest, "--data"), take(rest, "--split")
     run = Run(what) if Run(what).exists() else None
     options: EvaluateOptions = _run_options(run) if run else EvaluateOptions()
@@ -112,8 +113,8 @@ def main(words: list[str]) -> None:
 def _run_options(run: Run) -> RunOptions:
     _, recipe, _ = run.read_recipe()
     recommended = {f.name: getattr(recipe.sampling, f.name) for f in dataclasses.fields(SamplingConfig)}
-    # Groups are the model's own affair: found anew in other data, their numbers would mean something else.
-    return RunOptions(**recommended, data=dataclasses.replace(recipe.data, groups=0))
+    # Groups and encoded captions are the model's own affair: found anew in other data they would mean something else.
+    return RunOptions(**recommended, data=recipe.data.plain())
 
 
 def _with_data(options: EvaluateOptions, source: str | None, split: str | None) -> EvaluateOptions:
@@ -127,7 +128,7 @@ def _with_data(options: EvaluateOptions, source: str | None, split: str | None) 
 
 def _check(options: EvaluateOptions, what: str) -> None:
     """All that can be said before anything is read."""
-    from unstir.evaluation.metrics import NLL, metrics
+    from unstir.evaluation.metrics import NLL, RETRIEVAL, metrics
     from unstir.media.files import check_writable
 
     distances = metrics(options.metrics)
@@ -139,6 +140,7 @@ def _check(options: EvaluateOptions, what: str) -> None:
         )
     if options.n < 0 or options.batch_size < 1 or options.reference_samples < 4:
         raise UserError("-n and --batch-size must be positive, --reference-samples at least 4")
+    check_retrieval(options, RETRIEVAL in options.metrics)
     if isinstance(options, RunOptions):
         check_nll(options)
     if options.n == 1 and distances:
@@ -162,7 +164,7 @@ def evaluate(what: str, run: Run | None, options: EvaluateOptions, nll_data: Dat
         nll_data: the data whose likelihood is asked for.
     """
     from unstir.evaluation.evaluate import hardware
-    from unstir.evaluation.metrics import NLL, metrics
+    from unstir.evaluation.metrics import NLL, RETRIEVAL, metrics
     from unstir.evaluation.report import Report
     from unstir.training.devices import disband, engine
 
@@ -171,11 +173,11 @@ def evaluate(what: str, run: Run | None, options: EvaluateOptions, nll_data: Dat
     device = _device(options.device, accelerator)
     chosen = metrics([*options.metrics, *(["neighbours"] if options.out else [])])
     report: Report | None = None
-    if chosen:
+    if chosen or RETRIEVAL in options.metrics:
         report, picture = _judge_samples(what, run, options, chosen, device, accelerator, console)
     if NLL in options.metrics:
         assert run is not None
-        with _progress(console) as progress:
+        with stage_progress(console) as progress:
             read = functools.partial(_load, accelerator=accelerator, console=console)
             nll = likelihood(run.model(device), run, options, nll_data, read, accelerator, progress)
         about = {"settings": dict(nll.settings), "seconds": round(nll.seconds, 1), "hardware": hardware(accelerator)}
@@ -198,24 +200,66 @@ def _judge_samples(
     accelerator: Accelerator,
     console: Console,
 ) -> tuple[Report, Callable[[], None]]:
-    """(how far the samples are from the data, what draws the picture of the nearest neighbours)."""
-    from unstir.evaluation.embed import Embedder
-    from unstir.evaluation.evaluate import Evaluation
-    from unstir.evaluation.features import feature_space
+    """(how far the samples are from the data, and whether they show their captions; what draws the picture of the nearest neighbours)."""
+    from unstir.evaluation.evaluate import hardware
+    from unstir.evaluation.metrics import RETRIEVAL
     from unstir.evaluation.pairs import check_kind
+    from unstir.evaluation.report import Report
 
     data = _load(options.data, accelerator, console)
-    cache = options.data.cache_folder()
     if options.out:
         check_kind(data.spec)
     source = _source(what, run, options, data, device, accelerator, console)
+    if RETRIEVAL not in options.metrics:
+        return _distances(run, options, chosen, source, data, device, accelerator, console)
+    begun = time.perf_counter()
+    watched = _watched(what, run, options, source, data, device)
+    if chosen:
+        report, picture = _distances(run, options, chosen, watched, data, device, accelerator, console)
+    with stage_progress(console) as progress:
+        found = watched.judge.judge(watched, accelerator, options.batch_size, progress)
+    if chosen:
+        return dataclasses.replace(report, retrieval=found), picture
+    about = {
+        "settings": dict(source.settings),
+        "seconds": round(time.perf_counter() - begun, 1),
+        "hardware": hardware(accelerator),
+    }
+    return Report.of_retrieval(source.name, data.report.source or data.name, found, about), lambda: None
+
+
+def _watched(
+    what: str, run: Run | None, options: EvaluateOptions, source: SampleSource, data: Dataset, device: torch.device
+) -> Watched:
+    """The samples, at which the CLIP looks that judges them."""
+    sources = [options.data.source, what if run is None else run.read_recipe()[1].data.source]
+    judge = caption_judge(options.judge, data, options.reference_samples, sources, device)
+    return judge.watch(source, options.n or source.count or N)
+
+
+def _distances(
+    run: Run | None,
+    options: EvaluateOptions,
+    chosen: dict[str, Metric],
+    source: SampleSource,
+    data: Dataset,
+    device: torch.device,
+    accelerator: Accelerator,
+    console: Console,
+) -> tuple[Report, Callable[[], None]]:
+    """How far the samples are from the data in a feature space."""
+    from unstir.evaluation.embed import Embedder
+    from unstir.evaluation.evaluate import Evaluation
+    from unstir.evaluation.features import feature_space
+
+    cache = options.data.cache_folder()
     training = _training(run, options, accelerator, console) if "neighbours" in chosen else None
     basis = _basis(options.data, data, accelerator, console)
     with accelerator.main_process_first():  # the first process may have to train or fetch it
         space = feature_space(options.features or None, basis, device, cache)
     n = options.n or source.count or N
     judge = Evaluation(chosen, data, cache, training, options.reference_samples)
-    with _progress(console) as progress:
+    with stage_progress(console) as progress:
         report = judge(source, n, Embedder(space, accelerator, options.batch_size, progress))
     return report, functools.partial(_picture, options.out, report, source, judge)
 
@@ -269,9 +313,9 @@ def _source(
         return DataSource(_load(config, accelerator, console))
     assert isinstance(options, RunOptions)
     _, recipe, _ = run.read_recipe()
-    own = options.data.source == recipe.data.source
-    like = data if own and options.match_conditions else None
-    return RunSource(str(run.folder), run.model(device), options, options.seed, like)
+    like = data if options.match_conditions else None
+    other = options.data.source != recipe.data.source
+    return RunSource(str(run.folder), run.model(device), options, options.seed, like, other)
 
 
 def _training(run: Run | None, options: EvaluateOptions, accelerator: Accelerator, console: Console) -> Dataset | None:
@@ -281,41 +325,7 @@ def _training(run: Run | None, options: EvaluateOptions, accelerator: Accelerato
     _, recipe, _ = run.read_recipe()
     if (options.data.source, options.data.split) == (recipe.data.source, recipe.data.split):
         return None
-    return _load(recipe.data, accelerator, console)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Any]:
-    """A bar for each stage, with an estimate of the time left; on no terminal a line every 15 seconds."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    tasks: dict[str, tuple[Any, float]] = {}
-    said = [time.monotonic()]
-
-    def update(what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total), now
-        task, begun = tasks[what]
-        bar.update(task, completed=done)
-        if console.is_terminal:
-            bar.start()
-        elif now - said[0] > 15:
-            said[0] = now
-            left = (now - begun) * (total - done) / done
-            console.print(f"{what}: {done:,} of {total:,}, {left:.0f} s left", soft_wrap=True)
-
-    try:
-        yield update
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    return _load(recipe.data.plain(), accelerator, console)
 
 
 def _tell(report: Report, options: EvaluateOptions) -> None:

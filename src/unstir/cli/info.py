@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unstir.cli.advice import condition_lines, continue_command, use_command
+from unstir.cli.advice import condition_lines, continue_command, picture_command, use_command
 from unstir.cli.progress import span
 from unstir.data import DataSpec
 from unstir.errors import UserError
@@ -12,8 +12,10 @@ from unstir.evaluation.record import last as last_evaluation
 from unstir.recipes import DenoiserConfig, Recipe
 from unstir.recipes.serial import to_dict
 from unstir.run import Run
+from unstir.stages import read_stages
 from unstir.training.accuracy import read_accuracy
 from unstir.training.checkpoint import Checkpoints
+from unstir.training.retrieval import read_retrieval
 
 
 def main(words: list[str]) -> None:
@@ -25,7 +27,7 @@ def main(words: list[str]) -> None:
         raise UserError(f"unstir info takes one run folder, not also '{words[1]}'")
     run = Run.open(words[0])
     name, recipe, spec = run.read_recipe()
-    for line in [*what(run, name, recipe, spec), *how_it_went(run), *how_to_use(run, recipe, spec)]:
+    for line in [*what(run, name, recipe, spec), *stages(run), *how_it_went(run), *how_to_use(run, recipe, spec)]:
         print(line)
 
 
@@ -45,7 +47,9 @@ def what(run: Run, name: str, recipe: Recipe, spec: DataSpec) -> list[str]:
         f"  process    {_entry(recipe.process)}",
         f"  network    {_entry(recipe.network)}",
         f"  trained    {_entry(recipe.denoiser)}",
+        *([f"  derived    {_entry(recipe.derived)}"] if recipe.derived.declare(spec) else []),
         f"  objective  {_entry(recipe.objective)}",
+        *([f"  began as   {recipe.base}"] if recipe.base else []),
     ]
     if isinstance(recipe.denoiser, DenoiserConfig):
         how = f"{_entry(sampling.sampler)}, {sampling.steps} steps, grid {_entry(sampling.grid)}"
@@ -65,6 +69,8 @@ def how_it_went(run: Run) -> list[str]:
         )
     if (accuracy := read_accuracy(run.accuracy_file)) is not None:
         lines.append(f"  accuracy   {accuracy}")
+    if (retrieval := read_retrieval(run.retrieval_file)) is not None:
+        lines += [f"  {what:9s}  {text}" for what, text in retrieval.lines()]
     if (judged := last_evaluation(run.folder)) is not None:
         lines += [f"  evaluated  {judged['date'][:10]}", *(f"    {line}" for line in judged["lines"])]
     return lines
@@ -72,9 +78,24 @@ def how_it_went(run: Run) -> list[str]:
 
 def how_to_use(run: Run, recipe: Recipe, spec: DataSpec) -> list[str]:
     """Conditions, and commands that work."""
-    what, command = use_command(run, recipe, spec)
+    commands = [use_command(run, recipe, spec), picture_command(run, recipe, spec)]
     return [
         *condition_lines(spec),
-        f"  {what:9s}  {command}",
+        *(f"  {command[0]:9s}  {command[1]}" for command in commands if command is not None),
         f"  go on      {continue_command(run, recipe)}",
     ]
+
+
+def stages(run: Run) -> list[str]:
+    """A line for each stage of a run that was trained in several."""
+    found = read_stages(run.folder)
+    if found is None:
+        return []
+    lines = []
+    for number, inner in enumerate(found[1], start=1):
+        stage = Run(run.folder / inner)
+        shape = "x".join(map(str, stage.read_recipe()[2].shape)) if stage.exists() else "not trained yet"
+        steps = Checkpoints(stage.checkpoints, 1).steps()
+        saved = f", step {steps[-1]:,}" if steps else ""
+        lines.append(f"  stage {number}    {stage.folder}: {shape}{saved}{'' if inner else ' (this run)'}")
+    return lines

@@ -32,6 +32,40 @@ def decoding_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
             bar.stop()
 
 
+@contextmanager
+def stage_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage, with an estimate of the time left; on no terminal a line every 15 seconds."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    tasks: dict[str, tuple[Any, float]] = {}
+    said = [time.monotonic()]
+
+    def update(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total), now
+        task, begun = tasks[what]
+        bar.update(task, completed=done)
+        if console.is_terminal:
+            bar.start()
+        elif now - said[0] > 15:
+            said[0] = now
+            left = (now - begun) * (total - done) / done
+            console.print(f"{what}: {done:,} of {total:,}, {left:.0f} s left", soft_wrap=True)
+
+    try:
+        yield update
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
 def span(seconds: float) -> str:
     """'1:05:09', '2:07'."""
     minutes, seconds = divmod(round(seconds), 60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomli_w
 
 from unstir.recipes import RECIPES, recipe
+from unstir.recipes.chains import CHAINS
 from unstir.recipes.serial import to_dict
 
 
@@ -15,6 +16,8 @@ def main(words: list[str]) -> None:
         print(
             f"# {chosen.about}\n# Any of these can be changed: --section.key VALUE, or --config FILE with lines like these."
         )
+        if below := CHAINS.get(words[0]):
+            print(f"# Trained after {', '.join(below)}, whose options are --{next(iter(below))}.section.key VALUE.")
         print(tomli_w.dumps(to_dict(chosen)), end="")
         return
     width = max(map(len, RECIPES))

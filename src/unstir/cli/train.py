@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from unstir.cli.advice import continue_command, use_command
+from unstir.cli.advice import continue_command, told, use_command
 from unstir.cli.arguments import parse, take
 from unstir.cli.progress import TrainingDisplay, decoding_progress
 from unstir.errors import UserError
@@ -24,6 +24,7 @@ Trains a model and ends with a run folder: samples, weights, and all that is nee
   RECIPE          one of: {recipes}  (unstir recipes)
   --data SOURCE   a built-in name, a folder of pictures, a .npy/.npz/.csv file, hf:NAME, or shards (*.tar)
   --out RUN       the run folder (default: runs/RECIPE-DATA)
+  --base RUN      start from the weights of this run, with its process and network (RUN@STEP: as it was at that checkpoint)
   --config FILE   a TOML file of settings, such as another run's recipe.toml
   --resume RUN    go on with a run that was stopped or killed; more --training.steps or --training.minutes make it longer
 
@@ -53,13 +54,13 @@ def _settings(recipe: Any, words: list[str], program: str) -> Any:
     config = take(words, "--config")
     source = take(words, "--data")
     if config is not None:
-        recipe = override(recipe, _read_config(Path(config)))
+        recipe = override(recipe, read_config(Path(config)))
     if source is not None:
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=source))
     return parse(recipe, words, program)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             settings = tomllib.load(file)
@@ -72,13 +73,26 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _start(words: list[str]) -> None:
     from unstir.recipes import recipe as recipe_named
+    from unstir.recipes.chains import CHAINS
 
     name, *words = words
     if name.startswith("-"):
         raise UserError("name a recipe first: unstir train RECIPE --data SOURCE (unstir recipes lists them)")
     recipe = recipe_named(name)
-    out = take(words, "--out")
+    if name in CHAINS:
+        from unstir.cli.chain import start
+
+        return start(name, words)
+    out, base = take(words, "--out"), take(words, "--base")
+    if base is not None:
+        from unstir.training.base import based
+
+        recipe = based(recipe, base)
     recipe = _settings(recipe, words, f"unstir train {name}")
+    if recipe.network.needs_base and not recipe.base:
+        raise UserError(
+            f"{name} is built around a run that you trained before: unstir train {name} --base RUN --data SOURCE"
+        )
     if not recipe.data.source:
         raise UserError(
             f"what to train on? unstir train {name} --data SOURCE (a folder of pictures, or a name such as emoji)"
@@ -87,45 +101,63 @@ def _start(words: list[str]) -> None:
 
     from unstir.run import Run
 
-    run = Run(out or _default_folder(name, recipe.data.source))
+    run = Run(out or default_folder(name, recipe.data.source))
     if run.exists():
         raise UserError(
             f"{run.folder} is a run already. Go on with it: unstir train --resume {run.folder}   Or choose another --out."
         )
-    recipe = dataclasses.replace(recipe, data=_findable(recipe.data), sampling=_with_paths(recipe.sampling))
+    recipe = dataclasses.replace(recipe, data=findable_data(recipe.data), sampling=findable_runs(recipe.sampling))
     _train(run, name, recipe, resume=False)
 
 
-def _findable(data: Any) -> Any:
-    """The data section with a path that leads to the data from any folder, so that a run can go on from anywhere."""
+def findable_data(data: Any) -> Any:
+    """The data section with paths that lead to the data, and to the text encoder, from any folder, so that a run can go on from
+    anywhere."""
+    from unstir.conditioning.text import TEXT_ENCODERS
     from unstir.data import BUILTIN
 
-    path = Path(data.source).expanduser()
-    return (
-        dataclasses.replace(data, source=str(path.resolve())) if data.source not in BUILTIN and path.exists() else data
-    )
+    path, encoder = Path(data.source).expanduser(), Path(data.text).expanduser()
+    if data.source not in BUILTIN and path.exists():
+        data = dataclasses.replace(data, source=str(path.resolve()))
+    if data.text and data.text not in TEXT_ENCODERS and encoder.is_dir():
+        data = dataclasses.replace(data, text=str(encoder.resolve()))
+    return data
 
 
-def _with_paths(sampling: Any) -> Any:
+def findable_runs(sampling: Any) -> Any:
     """The sampling section with paths of other runs that lead to them from any folder."""
 
     def findable(name: str) -> str:
         return str(Path(name).expanduser().resolve()) if name else name
 
+    def beside(name: str) -> str:  # a stage of a cascade is named as seen from the run's own folder
+        return findable(name) if (Path(name).expanduser() / "recipe.toml").is_file() else name
+
     return dataclasses.replace(
-        sampling, classifier=findable(sampling.classifier), autoguidance=findable(sampling.autoguidance)
+        sampling,
+        classifier=findable(sampling.classifier),
+        clip_model=findable(sampling.clip_model),
+        autoguidance=findable(sampling.autoguidance),
+        low_res_from=beside(sampling.low_res_from),
     )
 
 
 def _resume(folder: str, words: list[str]) -> None:
     from unstir.run import Run
+    from unstir.stages import read_stages
 
+    if read_stages(folder) is not None:
+        from unstir.cli.chain import resume
+
+        return resume(folder, words)
     run = Run.open(folder)
+    if take(list(words), "--base") is not None:
+        raise UserError(f"--base starts a new run, and {run.folder} is to go on: leave it out")
     name, recipe, _ = run.read_recipe()
     _train(run, name, _settings(recipe, words, f"unstir train --resume {folder}"), resume=True)
 
 
-def _default_folder(name: str, source: str) -> Path:
+def default_folder(name: str, source: str) -> Path:
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(source).stem).strip("-") or "data"
     base = Path("runs") / f"{name}-{stem}"
     folder, number = base, 2
@@ -149,13 +181,13 @@ def _train(run: Any, name: str, recipe: Any, *, resume: bool) -> None:
     from unstir.training.devices import disband, engine
 
     accelerator = engine()
-    status = _train_with(accelerator, run, name, recipe, resume=resume)
+    status = train_with(accelerator, run, name, recipe, resume=resume)
     disband(accelerator, status)
     if status:
         sys.exit(status)
 
 
-def _train_with(accelerator: Any, run: Any, name: str, recipe: Any, *, resume: bool) -> int:
+def train_with(accelerator: Any, run: Any, name: str, recipe: Any, *, resume: bool) -> int:
     """The exit status: 0 at the end, or 130 if it was stopped."""
     from unstir.data import load
     from unstir.training.session import Session
@@ -222,24 +254,28 @@ def _tensorboard(folder: Path) -> Any:
 
 
 def _say_what(console: Console, session: Any, run: Any) -> None:
-    spec, data = session.dataset.spec, session.dataset
+    spec, data = session.spec, session.dataset
     shape = "x".join(map(str, spec.shape))
     weights = sum(p.numel() for p in session.module.parameters())
-    conditions = ", ".join(
-        f"{n} ({c.size} {'classes' if c.named else 'groups found'})" if c.kind == "class" else n
-        for n, c in spec.conditions.items()
-    )
+    conditions = ", ".join(told(n, c) for n, c in spec.conditions.items())
     console.print(
         f"{data.name}: {len(data):,} samples {shape}{', ' + conditions if conditions else ''}; "
-        f"{weights / 1e6:.2f} M weights on {session.accelerator.device.type}"
+        f"{weights / 1e6:.2f} M weights{_frozen(session.module)} on {session.accelerator.device.type}"
         f"{f' x {session.accelerator.num_processes}' if session.accelerator.num_processes > 1 else ''}; run folder {run.folder}",
         soft_wrap=True,
     )
+    for note in session.notes:
+        console.print(f"base: {note}", markup=False, soft_wrap=True)
+
+
+def _frozen(module: Any) -> str:
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    return f" ({frozen / 1e6:.2f} M of them frozen)" if frozen else ""
 
 
 def _say_end(console: Console, session: Any, run: Any, shown: Any) -> None:
     console.print(f"Trained {session.state.step:,} steps in {session.state.seconds / 60:.1f} minutes.")
-    what, command = use_command(run, session.recipe, session.dataset.spec)
+    what, command = use_command(run, session.recipe, session.spec)
     for name, text in (
         *shown.lines,
         ("run folder", run.folder),

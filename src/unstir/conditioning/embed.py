@@ -53,8 +53,46 @@ CONDITION_EMBEDDINGS: dict[str, type[ClassEmbedding] | type[VectorEmbedding]] = 
 }
 
 
+class GridChannels(nn.Module):
+    """Conditions on the data's grid, as channels to go in beside the data: of each its values, with 0 where they are missing (NaN),
+    and one channel that is 1 where all of them are known.
+
+    Source:
+        Nichol et al. 2022, section 3.3 (GLIDE's inpainting: the masked picture and its mask), https://arxiv.org/abs/2112.10741
+
+    Args:
+        conditions: that the data declare; those that are no grids are left out.
+    """
+
+    def __init__(self, conditions: Mapping[str, Condition]) -> None:
+        super().__init__()
+        self.sizes = {name: condition.shape[0] for name, condition in conditions.items() if condition.kind == "grid"}
+        self.channels = sum(size + 1 for size in self.sizes.values())
+
+    def forward(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """(B, channels, *grid) for data x (B, C, *grid); absent grids are null for all samples.
+
+        Raises:
+            ValueError: a grid of another size than the data's.
+        """
+        parts = []
+        for name, size in self.sizes.items():
+            if name not in cond:
+                parts.append(x.new_zeros(len(x), size + 1, *x.shape[2:]))  # (B, size + 1, *grid)
+                continue
+            value = cond[name]
+            if value.shape[1:] != (size, *x.shape[2:]):
+                there = f"{list(value.shape[1:])}, and it should be {[size, *x.shape[2:]]} beside this data"
+                raise ValueError(f"the condition '{name}' is {there}")
+            missing = value.isnan()  # (B, size, *grid)
+            known = ~missing.any(1, keepdim=True)  # (B, 1, *grid)
+            parts += [value.masked_fill(missing, 0).to(x.dtype), known.to(x.dtype)]
+        return torch.cat(parts, 1)  # (B, channels, *grid)
+
+
 class ConditionEmbedding(nn.Module):
-    """The sum of all conditions' embeddings. Captions are left to networks with a text encoder.
+    """The sum of all classes' and vectors' embeddings. Captions (``networks.text``) and grids (``GridChannels``) have ways of their
+    own into a network; one that knows none leaves them out.
 
     Args:
         conditions: that the data declare.

@@ -11,6 +11,7 @@ from unstir.data.groups import with_groups
 from unstir.data.report import Report
 from unstir.data.sources import read
 from unstir.data.spec import Condition, DataSpec
+from unstir.data.text import with_captions
 
 __all__ = ["BUILTIN", "Condition", "DataConfig", "DataSpec", "Dataset", "Report", "check", "load"]
 
@@ -25,4 +26,4 @@ def load(config: DataConfig, progress: Progress | None = None) -> Dataset:
     Raises:
         UserError: whatever is wrong with the source, in one or two lines.
     """
-    return with_groups(finish(read(config, progress), config), config.groups)
+    return with_groups(with_captions(finish(read(config, progress), config), config), config.groups)

@@ -1,4 +1,4 @@
-"""The cache of decoded pictures: never half written, never trusted blindly."""
+"""The cache of decoded pictures and encoded captions: never half written, never trusted blindly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from unstir.errors import UserError
 BLOCK = 2**20
 BLOCKS = 256
 TAG = "CACHEDIR.TAG"  # https://bford.info/cachedir/: tells backups, and our own folder reader, what this is
-TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Pictures decoded by unstir. Safe to delete.\n"
+TAG_TEXT = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n# Pictures decoded and captions encoded by unstir. Safe to delete.\n"
+)
 ABANDONED = 24 * 3600.0  # seconds after which the remains of a killed build are swept away
 
 
@@ -47,19 +49,20 @@ def key_of(*parts: Any) -> str:
 
 class Cache:
     """Arrays with a description, by key: FOLDER/pictures/KEY/{x.npy, meta.json}, and FOLDER/quick/KEY, which names such
-    a key.
+    a key. ``kind`` is another word for "pictures", where they are something else.
 
     An entry is built in a folder of its own and renamed when complete, so a killed build leaves nothing that looks like
     an entry, and of two builds at once one wins. ``meta.json`` holds the hash of ``x.npy``; an entry that does not
     agree is not there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = "pictures") -> None:
         self.folder = folder
+        self.entries = folder / kind
 
     def find(self, key: str) -> tuple[Array, dict[str, Any]] | None:
         """(read-only memory map, description), or None where there is no such entry or it is damaged."""
-        entry = self.folder / "pictures" / key
+        entry = self.entries / key
         try:
             meta = json.loads((entry / "meta.json").read_text("utf-8"))
             if digest(entry / "x.npy") != meta.pop("digest"):
@@ -79,12 +82,11 @@ class Cache:
         Raises:
             UserError: the cache cannot be written.
         """
-        pictures = self.folder / "pictures"
         try:
-            pictures.mkdir(parents=True, exist_ok=True)
+            self.entries.mkdir(parents=True, exist_ok=True)
             (self.folder / TAG).write_text(TAG_TEXT)
-            _sweep(pictures)
-            building = Path(tempfile.mkdtemp(prefix=".building-", dir=pictures))
+            _sweep(self.entries)
+            building = Path(tempfile.mkdtemp(prefix=".building-", dir=self.entries))
         except OSError as error:
             raise UserError(
                 f"cannot write the cache {self.folder} ({error.strerror}); choose a folder with --data.cache"
@@ -93,7 +95,7 @@ class Cache:
             meta = write(building)
             meta = meta | {"digest": digest(building / "x.npy")}
             (building / "meta.json").write_text(json.dumps(meta), "utf-8")
-            self._publish(building, pictures / key)
+            self._publish(building, self.entries / key)
         except OSError as error:
             raise UserError(
                 f"cannot write the cache {self.folder} ({error.strerror or error}); choose one with --data.cache"

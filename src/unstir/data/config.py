@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,12 +32,21 @@ class DataConfig:
     """Mirror pictures at random, left to right. Not for writing."""
     labels: bool = True
     """Use class labels and other conditions where the data has them."""
+    text: str = ""
+    """Train on the captions, read by this encoder: bytes (letters, which the network itself learns to read), minilm (a small frozen language
+    model), or the folder or hub name of a T5, CLIP or BERT model (google-t5/t5-small). Default: captions are not used. Together with
+    classes: for captions alone leave these out (labels = false)."""
     groups: int = 0
     """Where the data has no classes, find so many groups of similar samples and train with them as if they were classes: samples get
     better, above all with guidance, and nobody has to ask for a group (0: don't)."""
     cache: str | None = None
-    """Folder for decoded pictures. Default: $UNSTIR_CACHE, or ~/.cache/unstir."""
+    """Folder for decoded pictures and encoded captions. Default: $UNSTIR_CACHE, or ~/.cache/unstir."""
 
     def cache_folder(self) -> Path:
         """The cache's folder; nothing is created."""
         return Path(self.cache or os.environ.get("UNSTIR_CACHE") or "~/.cache/unstir").expanduser()
+
+    def plain(self) -> DataConfig:
+        """The same data without what a model sees in them: groups, which found anew would be others, and captions in an encoder's
+        form. What judges a model by data reads them like this."""
+        return replace(self, groups=0, text="")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,14 @@ from unstir.errors import UserError
 SAMPLE = 2**22  # numbers from which the standard deviation of pictures is taken
 
 
+class Rows(Protocol):
+    """Values of all samples, of which some are taken at a time: an array, or what makes one of them when it is asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Array, /) -> Array: ...
+
+
 @dataclass(frozen=True)
 class Dataset:
     """All samples, and what they are.
@@ -28,17 +37,20 @@ class Dataset:
         name: short, for titles.
         spec: shape, units, conditions.
         x: (N, ...) in the data's own units and axis order: an array, or a read-only memory map.
-        conditions: by name: int64 (N,) for a class, float32 (N, size) for a vector, N strings for text.
+        conditions: by name: int64 (N,) for a class, float32 (N, size) for a vector; for text what gives (N, *shape) by rows
+            where an encoder reads it, else N strings.
         fingerprint: hash of the content and of the options that shape it; caches of statistics hang on it.
         report: what was found and what was left out.
+        captions: of every sample, "" where it has none; empty where the data have none, whether an encoder reads them or not.
     """
 
     name: str
     spec: DataSpec
     x: Array
-    conditions: dict[str, Array | list[str]]
+    conditions: dict[str, Array | list[str] | Rows]
     fingerprint: str
     report: Report
+    captions: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -52,18 +64,23 @@ class Dataset:
                 every other decision stay a function of (seed, step).
 
         Returns:
-            (B, *shape) float32, and the conditions as tensors by name, captions left out.
+            (B, *shape) float32, and the conditions as tensors by name, but for captions that no encoder reads.
         """
         rows = indices.numpy() if isinstance(indices, Tensor) else indices
-        x = self.spec.to_model(self.x[rows])
+        x = self.samples(rows)
         if flip is not None:
             x = torch.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
         conditions = {
             name: self.spec.conditions[name].to_model(torch.from_numpy(values[rows]))
             for name, values in self.conditions.items()
-            if isinstance(values, np.ndarray)
+            if not isinstance(values, list)
         }
         return x, conditions
+
+    def samples(self, indices: Tensor | Array) -> Tensor:
+        """(B, *shape) some samples in model units, without their conditions (thousands of encoded captions are large)."""
+        rows = indices.numpy() if isinstance(indices, Tensor) else indices
+        return self.spec.to_model(self.x[rows])
 
 
 def finish(contents: Contents, config: DataConfig) -> Dataset:
@@ -108,7 +125,14 @@ def finish(contents: Contents, config: DataConfig) -> Dataset:
         conditions={name: column.values for name, column in columns.items()},
         fingerprint=_fingerprint(contents, config),
         report=contents.report,
+        captions=captions_of(contents),
     )
+
+
+def captions_of(contents: Contents) -> list[str]:
+    """The caption of every sample; empty where there are none."""
+    column = next((column for column in contents.columns.values() if column.condition.kind == "text"), None)
+    return [str(caption) for caption in column.values] if column is not None else []
 
 
 def _measured(contents: Contents, x: Array) -> Measure:
@@ -157,5 +181,6 @@ def units(contents: Contents, found: Measure) -> tuple[Array, Array, tuple[float
 
 def _fingerprint(contents: Contents, config: DataConfig) -> str:
     options = [config.size, config.kind, config.channels, config.background, config.fit, config.labels]
+    options += [config.text] if config.text else []
     described = json.dumps([contents.content, options], sort_keys=True)
     return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()

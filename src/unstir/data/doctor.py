@@ -9,11 +9,14 @@ import numpy as np
 
 from unstir.data.config import DataConfig
 from unstir.data.contents import Contents, Progress
+from unstir.data.dataset import captions_of
 from unstir.data.measure import channels_first, measure
 from unstir.data.report import Report, some
 from unstir.data.sources import read
+from unstir.errors import UserError
 
 RECIPES = {"image": "quick", "signal": "ecg", "points": "swiss-roll"}
+FROM_CAPTIONS = "glide"
 BATCH = {"points": 1024, "signal": 128, "image": 128, "volume": 16}
 PLENTY = 200_000  # samples above which duplicates are not looked for
 
@@ -29,8 +32,11 @@ def check(config: DataConfig, progress: Progress | None = None) -> Report:
     report = contents.report
     if "modes" not in report.facts:  # pictures from files come with a description
         _describe_array(contents)
-    if "text" in contents.columns and "captions" not in report.facts:
-        report.facts["captions"] = f"{len(contents.columns['text'].values):,}"
+    captions = captions_of(contents)
+    if captions and "captions" not in report.facts:
+        report.facts["captions"] = f"{sum(map(bool, captions)):,}"
+    if config.text:
+        _read_captions(captions, report, config)
     for name, column in contents.columns.items():
         if column.condition.kind == "vector":
             gaps = int(np.isnan(np.asarray(column.values)).any(axis=1).sum())
@@ -38,7 +44,30 @@ def check(config: DataConfig, progress: Progress | None = None) -> Report:
                 f", {gaps} with gaps" if gaps else ""
             )
     _suggest(contents, config)
+    if any(captions) and contents.kind == "image":
+        report.suggestions.append(
+            f"unstir train {FROM_CAPTIONS} --data {config.source}  (pictures from their captions)"
+        )
     return report
+
+
+def _read_captions(captions: list[str], report: Report, config: DataConfig) -> None:
+    """What the chosen encoder makes of the captions."""
+    from unstir.conditioning.text import distinct, text_encoder
+    from unstir.data.text import check_captions, notes
+
+    try:
+        encoder = text_encoder(config.text)
+        check_captions(report.source, captions, config.text)
+        different = distinct(captions)
+        counts = encoder.count(different)
+        longest = encoder.longest
+    except UserError as error:
+        report.notes.append(str(error))
+        return
+    report.facts["captions read by"] = f"{config.text}: the longest has {max(counts):,} tokens, of at most {longest}"
+    cut = [caption for caption, count in zip(different, counts, strict=True) if count > longest]
+    report.notes += notes(len(captions), sum(not caption.strip() for caption in captions), cut, longest, config.text)
 
 
 def _describe_array(contents: Contents) -> None:

@@ -19,7 +19,7 @@ ROUNDS = 25
 
 
 def with_groups(dataset: Dataset, groups: int) -> Dataset:
-    """The data set with a condition ``group``, where it has no classes and enough samples; else as it is.
+    """The data set with a condition ``group``, where it has no classes, no captions that are read, and enough samples; else as it is.
 
     Nobody has to know the groups: a sample that is asked for without one gets one at random, in the data's proportions.
 
@@ -28,7 +28,8 @@ def with_groups(dataset: Dataset, groups: int) -> Dataset:
         network's features), https://arxiv.org/abs/2210.06462
     """
     groups = min(groups, len(dataset) // SMALLEST)
-    if groups < 2 or any(condition.kind == "class" for condition in dataset.spec.conditions.values()):
+    said = any(c.kind == "class" or (c.kind == "text" and c.seen) for c in dataset.spec.conditions.values())
+    if groups < 2 or said:
         return dataset
     member = find_groups(dataset, groups)
     frequencies = np.bincount(member, minlength=groups) / len(member)
@@ -48,7 +49,7 @@ def find_groups(dataset: Dataset, groups: int) -> npt.NDArray[np.int64]:
     generator = torch.Generator().manual_seed(0)
     most = min(LEARNT_FROM[0], max(groups, LEARNT_FROM[1] // dataset.spec.dimensions), len(dataset))
     some = torch.randperm(len(dataset), generator=generator)[:most].sort().values
-    x = dataset.batch(some)[0].flatten(1)  # (n, D)
+    x = dataset.samples(some).flatten(1)  # (n, D)
     mean = x.mean(0)
     with torch.random.fork_rng(devices=[]):  # the method is randomised, the result must not be
         torch.manual_seed(0)
@@ -56,7 +57,7 @@ def find_groups(dataset: Dataset, groups: int) -> npt.NDArray[np.int64]:
     centres = _centres((x - mean) @ V, groups, generator)
     at_once = max(1, LEARNT_FROM[1] // 8 // dataset.spec.dimensions)
     parts = [
-        torch.cdist((dataset.batch(rows)[0].flatten(1) - mean) @ V, centres).argmin(1)
+        torch.cdist((dataset.samples(rows).flatten(1) - mean) @ V, centres).argmin(1)
         for rows in np.array_split(np.arange(len(dataset)), -(-len(dataset) // at_once))
     ]
     return torch.cat(parts).numpy()

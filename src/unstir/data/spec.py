@@ -22,21 +22,40 @@ RANK: dict[str, int] = {"points": 0, "signal": 1, "image": 2, "volume": 3}  # nu
 class Condition:
     """One thing a sample can be asked for.
 
+    Its null ("nobody asked") is what ``conditioning.null`` says for all kinds: -1 in every entry of an integer, NaN in every
+    entry of a float. The same rule says where a caption ends: the rows of ``shape`` after its end are null. So a caption is one
+    tensor, and which of its rows count is ``~value.isnan().any(-1)`` (features) or ``value != -1`` (tokens). In a grid, NaN at some
+    places means: not known there.
+
     Args:
-        kind: "class" (an integer below ``size``), "vector" (``size`` floats) or "text" (a caption; ``size`` is 0).
-        size: the number of classes, or the length of the vector.
-        names: the classes' names or the vector's column names, where the data has them.
+        kind: "class" (an integer below ``size``), "vector" (``size`` floats), "text" (a caption) or "grid" (numbers on the grid
+            of the data: edges, a smaller picture, ...).
+        size: the number of classes, the length of the vector, the size of a text's vocabulary where it comes as tokens. Else 0.
+        names: the classes' names or the vector's column names, where the data has them; of a text, up to 256 captions of the data.
         offset, scale: of a vector's entries, in the data's units: models see (entry - offset) / scale.
         frequencies: of the classes, where they are groups that were found in the data and that nobody asks for by name: a
             sample gets one at random in these proportions. Else empty.
+        shape: of one sample's value as networks see it: (L, D) float32 for a text from a frozen encoder, (L,) int64 for tokens
+            (bytes), (C, *grid) float32 for a grid. Empty for classes and vectors, and for captions that no encoder reads, which
+            networks do not see.
+        encoder: the name of a text's encoder, as ``conditioning.text.text_encoder`` takes it.
+        always: networks are never asked without it: neither drop-out in training nor guidance replaces it by its null.
     """
 
-    kind: Literal["class", "vector", "text"]
+    kind: Literal["class", "vector", "text", "grid"]
     size: int
     names: tuple[str, ...] = ()
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     frequencies: tuple[float, ...] = ()
+    shape: tuple[int, ...] = ()
+    encoder: str = ""
+    always: bool = False
+
+    @property
+    def seen(self) -> bool:
+        """Whether networks see it: everything but captions that no encoder reads."""
+        return self.kind in ("class", "vector") or bool(self.shape)
 
     @property
     def named(self) -> bool:
@@ -76,15 +95,18 @@ class Condition:
 
     def parse(self, value: str) -> Tensor:
         """What a user types -> the condition of one sample, without a batch axis: () int64 for a class, (size,) float32
-        for a vector ("0.1,0.2").
+        for a vector ("0.1,0.2"), (L, D) float32 or (L,) int64 for a caption.
 
         Raises:
-            UserError: an unknown class, a number that is not one, the wrong count of numbers, or a caption.
+            UserError: an unknown class, a number that is not one, the wrong count of numbers, a caption where no encoder was
+                chosen or it cannot be loaded, or a grid, which nobody can type.
         """
         if self.kind == "class":
             return torch.tensor(self.index(value), dtype=torch.int64)
         if self.kind == "text":
-            raise UserError("a caption has no numbers of its own: the model's text encoder makes them")
+            return self._encoded(value)
+        if self.kind == "grid":
+            raise UserError(f"a grid of numbers {list(self.shape)} comes from a file, not from {value!r}")
         try:
             numbers = [float(part) for part in value.replace(",", " ").split()]
         except ValueError:
@@ -93,6 +115,13 @@ class Condition:
             columns = f" ({', '.join(self.names)})" if self.names else ""
             raise UserError(f"{value!r} holds {len(numbers)} numbers, and the condition takes {self.size}{columns}")
         return torch.tensor(numbers, dtype=torch.float32)
+
+    def _encoded(self, caption: str) -> Tensor:
+        if not self.encoder:
+            raise UserError("this model was trained without its captions (data.text), so it cannot be asked for one")
+        from unstir.conditioning.text import text_encoder  # above this module: only where a caption is read
+
+        return text_encoder(self.encoder).encode([caption], self.shape[0])[0]
 
 
 @dataclass(frozen=True)
@@ -128,6 +157,11 @@ class DataSpec:
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     channel_axis: bool = True
     bounds: tuple[float, ...] = ()
+
+    @property
+    def always(self) -> frozenset[str]:
+        """The conditions without which networks are never asked."""
+        return frozenset(name for name, condition in self.conditions.items() if condition.always)
 
     @property
     def rank(self) -> int:

@@ -1,22 +1,25 @@
 """Editing with a trained model: fill, vary, blend, colour. Functions from (model, samples in model units) to samples.
 
-inpaint(model, x_0, fill)            fill a part                             repaint, replacement, gradient
+inpaint(model, x_0, fill)            fill a part                             model, repaint, replacement, gradient
 image_to_image(model, x_0, 0.5)      something like it                       SDEdit
 interpolate(model, a, b)             from one to the other                   by DDIM's latents or DDPM's noise
 colorize(model, grey)                colours for a grey picture              as inpaint
+upscale(model, small)                a larger one                            a cascade's stage, or as inpaint
 invert, decode                       samples to latents and back             DDIM inversion
 """
 
 from unstir.editing.colorize import colorize
 from unstir.editing.conditional import METHODS, ByGradient, ByReplacement, ByResampling, Method
 from unstir.editing.image_to_image import image_to_image
-from unstir.editing.inpaint import inpaint
+from unstir.editing.inpaint import ByModel, inpaint
 from unstir.editing.interpolate import decode, interpolate, invert, slerp
 from unstir.editing.reconstruction import ReconstructionGuidance
+from unstir.editing.upscale import upscale
 
 __all__ = [
     "METHODS",
     "ByGradient",
+    "ByModel",
     "ByReplacement",
     "ByResampling",
     "Method",
@@ -28,4 +31,5 @@ __all__ = [
     "interpolate",
     "invert",
     "slerp",
+    "upscale",
 ]

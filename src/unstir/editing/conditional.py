@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -71,17 +72,17 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def method_of(method: str | Method) -> Method:
-    """A method, or one by its name with its defaults.
+def method_of(method: str | Method, methods: Mapping[str, type[Method]] = METHODS) -> Method:
+    """A method, or one of a table by its name with its defaults.
 
     Raises:
         UserError: no such name.
     """
     if isinstance(method, Method):
         return method
-    if method not in METHODS:
-        raise UserError(f"unknown method '{method}'; {did_you_mean(method, METHODS)}")
-    return METHODS[method]()
+    if method not in methods:
+        raise UserError(f"unknown method '{method}'; {did_you_mean(method, methods)}")
+    return methods[method]()
 
 
 def complete(drawing: Drawing, known: Known, method: Method, n: int, batch_size: int) -> Tensor:

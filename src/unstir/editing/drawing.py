@@ -65,7 +65,8 @@ class Drawing:
 
     def rows(self, indices: Sequence[int]) -> tuple[SampleNoise, Cond]:
         """The noise and the conditions of these samples."""
-        return SampleNoise(self.seed, indices), self.model.conditions(self.cond, self.settings, self.seed, indices)
+        rng = self.model.noise(self.seed, indices)
+        return rng, self.model.conditions(self.cond, self.settings, self.seed, indices)
 
     def batches(self, n: int, batch_size: int) -> Iterator[tuple[SampleNoise, Cond]]:
         """Samples 0 .. n - 1, a batch at a time.

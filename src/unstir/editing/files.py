@@ -37,13 +37,13 @@ def read_sample(path: Path, spec: DataSpec, config: DataConfig) -> tuple[Tensor,
         UserError: no such file, not a picture, an array of another shape, or a picture for data that are none.
     """
     if path.suffix.lower() == ".npy":
-        return _sample_of_array(_array(path), spec, path), ""
+        return _sample_of_array(array_of(path), spec, path), ""
     if spec.kind != "image":
-        raise UserError(f"{path}: this model's data are {_plural(spec)}; give one as a .npy file in their units")
+        raise UserError(f"{path}: this model's data are {plural(spec)}; give one as a .npy file in their units")
     if spec.bounds != (-1.0, 1.0) or spec.shape[0] not in (1, 3, 4):
         raise UserError(f"{path}: this model's data are no pictures of bytes; give one as a .npy file in their units")
     size = (spec.shape[1], spec.shape[2])
-    pixels, note = _pixels(path, size, dataclasses.replace(config, channels="rgba" if spec.shape[0] == 4 else "rgb"))
+    pixels, note = pixels_of(path, size, dataclasses.replace(config, channels="rgba" if spec.shape[0] == 4 else "rgb"))
     pixels = gray(pixels) if spec.shape[0] == 1 else pixels
     x = torch.from_numpy(pixels).movedim(-1, 0).to(torch.float32, memory_format=torch.contiguous_format)
     return (x - 127.5) / 127.5, note  # as DataSpec.to_model does with bytes, to the bit
@@ -59,10 +59,10 @@ def read_mask(path: Path, spec: DataSpec, config: DataConfig) -> tuple[Tensor, s
         UserError: as for ``read_sample``.
     """
     if path.suffix.lower() == ".npy":
-        return _mask_of_array(_array(path), spec, path), ""
+        return _mask_of_array(array_of(path), spec, path), ""
     if spec.kind != "image":
         raise UserError(
-            f"{path}: this model's data are {_plural(spec)}; give the mask as a .npy file, not 0 where to fill"
+            f"{path}: this model's data are {plural(spec)}; give the mask as a .npy file, not 0 where to fill"
         )
     size = (spec.shape[1], spec.shape[2])
     upright = to_8_bits(_upright(path))
@@ -92,7 +92,7 @@ def fit_nearest(mask: Image.Image, size: tuple[int, int], fit: str) -> Image.Ima
     return mask.resize((width, height), Image.Resampling.NEAREST, box=box)
 
 
-def _pixels(path: Path, size: tuple[int, int], config: DataConfig) -> tuple[npt.NDArray[np.uint8], str]:
+def pixels_of(path: Path, size: tuple[int, int], config: DataConfig) -> tuple[npt.NDArray[np.uint8], str]:
     """(H, W, 3 or 4), and what was done to it."""
     upright = _upright(path)
     return decode(path, size, config), _note(path, (upright.height, upright.width), size, config)
@@ -126,7 +126,7 @@ def _there(path: Path) -> None:
         raise UserError(f"there is no file {path}" if not path.exists() else f"{path} is a folder; name one file")
 
 
-def _array(path: Path) -> np.ndarray[Any, Any]:
+def array_of(path: Path) -> np.ndarray[Any, Any]:
     _there(path)
     try:
         array = np.load(path, allow_pickle=False)
@@ -148,11 +148,11 @@ def own_shape(spec: DataSpec) -> tuple[int, ...]:
 def _sample_of_array(array: np.ndarray[Any, Any], spec: DataSpec, path: Path) -> Tensor:
     if not np.isfinite(array).all():
         raise UserError(f"{path} holds numbers that are NaN or infinite; what is to be filled may be 0")
-    array = _in_own_order(array, spec, path)
+    array = in_own_order(array, spec, path)
     return spec.to_model(array[None])[0]
 
 
-def _in_own_order(array: np.ndarray[Any, Any], spec: DataSpec, path: Path) -> np.ndarray[Any, Any]:
+def in_own_order(array: np.ndarray[Any, Any], spec: DataSpec, path: Path) -> np.ndarray[Any, Any]:
     """One sample as the data have it. Pictures may also come as ``unstir sample`` writes them, (H, W, C) or a batch of one."""
     wanted, written = own_shape(spec), (*spec.shape[1:], spec.shape[0])
     for shape in (array.shape, array.shape[1:] if array.shape[:1] == (1,) else array.shape):
@@ -168,7 +168,7 @@ def _mask_of_array(array: np.ndarray[Any, Any], spec: DataSpec, path: Path) -> T
     fill = array != 0
     if spec.kind != "points" and fill.shape == spec.shape[1:]:
         return torch.from_numpy(fill).unsqueeze(0)
-    own = _in_own_order(fill, spec, path)
+    own = in_own_order(fill, spec, path)
     if not spec.channel_axis:
         own = own[None]
     elif spec.channels_last:
@@ -176,5 +176,5 @@ def _mask_of_array(array: np.ndarray[Any, Any], spec: DataSpec, path: Path) -> T
     return torch.from_numpy(np.ascontiguousarray(own))
 
 
-def _plural(spec: DataSpec) -> str:
+def plural(spec: DataSpec) -> str:
     return spec.kind if spec.kind == "points" else f"{spec.kind}s"

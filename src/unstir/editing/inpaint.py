@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unstir.editing.conditional import Method, complete, method_of
+from unstir.conditioning.derived import Hole
+from unstir.denoiser import Denoiser
+from unstir.editing.conditional import METHODS, Method, complete, method_of
 from unstir.editing.drawing import Drawing
 from unstir.errors import UserError
 from unstir.model import Model
-from unstir.recipes import SamplingConfig
+from unstir.prediction import Prediction
+from unstir.recipes import Recipe, SamplingConfig
 from unstir.samplers.replacement import Known
+
+KNOWN = "known"
+"""The condition of a model that was trained to fill holes: the sample around one, and NaN in it."""
 
 
 def outside(fill: Tensor, x_0: Tensor) -> Known:
@@ -33,13 +40,48 @@ def outside(fill: Tensor, x_0: Tensor) -> Known:
     return Known(x_0, lambda x: torch.where(kept, x, zero), lambda x: torch.where(fill, x, zero))
 
 
+class KnownBelief(Denoiser):
+    """Believes of the known part that it is what it is known to be.
+
+    Equation:
+        x_0 <- A^T A y + (I - A^T A) x_0
+    Source:
+        the sampling code that came with Nichol et al. 2022 (denoised_fn), https://arxiv.org/abs/2112.10741
+    """
+
+    def __init__(self, denoiser: Denoiser, known: Known) -> None:
+        super().__init__(denoiser.process)
+        self.denoiser = denoiser
+        self.known = known
+
+    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
+        prediction = self.denoiser(x_t, t, **cond)
+        return prediction.with_x_0(self.known.put(prediction.x_0, self.known.x_0))
+
+
+@dataclass(frozen=True)
+class ByModel(Method):
+    """The model was trained to fill holes, and is told what is around this one: no repetitions, no gradients."""
+
+    def denoiser(self, inner: Denoiser, known: Known) -> Denoiser:
+        return KnownBelief(inner, known)
+
+
+INPAINTERS: dict[str, type[Method]] = {"model": ByModel, **METHODS}
+
+
+def method_for(recipe: Recipe) -> str:
+    """The name of the method for a run, where nobody chose one: it can do it itself, or RePaint."""
+    return "model" if isinstance(recipe.derived, Hole) else "repaint"
+
+
 def inpaint(
     model: Model,
     x_0: Tensor,
     fill: Tensor,
     *,
     n: int = 1,
-    method: str | Method = "repaint",
+    method: str | Method | None = None,
     settings: SamplingConfig | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -48,11 +90,13 @@ def inpaint(
     """Fills a part of a sample so that it fits the rest, which stays exactly as it is.
 
     Args:
-        model: trained on data like it; any model will do.
+        model: trained on data like it; any model will do. One that was trained to fill holes (``Hole``: recipe glide-inpaint) is told
+            what is around this one.
         x_0: (*shape) in model units: pictures in [-1, 1].
         fill: true where to fill, broadcastable to (*shape), e.g. (1, H, W).
         n: how many fillings.
-        method: "repaint", "replacement" or "gradient", or a Method with settings of its own, ``ByResampling(20, jump=5)``.
+        method: "model" (of a model that was trained to: its default), "repaint" (any other's), "replacement" or "gradient", or a Method
+            with settings of its own, ``ByResampling(20, jump=5)``.
         settings: of sampling; by default the recipe's, without labels.
         seed: filling i depends on (seed, i) alone.
         batch_size: how many at a time.
@@ -62,8 +106,10 @@ def inpaint(
         (n, *shape) in model units.
 
     Raises:
-        UserError: a mask with nothing to fill, another shape than the model's data, an unknown method or condition.
+        UserError: a mask with nothing to fill, another shape than the model's data, an unknown method or condition, or method "model"
+            where the model was not trained to fill holes.
     """
+    chosen = method_of(method or method_for(model.recipe), INPAINTERS)
     drawing = Drawing.of(model, settings, seed, cond)
     x_0 = drawing.one(x_0)
     fill = fill.to(model.device, torch.bool)
@@ -71,4 +117,15 @@ def inpaint(
         raise UserError(f"the mask has the shape {tuple(fill.shape)}, which does not fit data of {model.spec.shape}")
     if not bool(fill.any()):
         raise UserError("the mask marks nothing to fill (white in a picture, true in an array)")
-    return complete(drawing, outside(fill, x_0), method_of(method), n, batch_size)
+    if isinstance(chosen, ByModel):
+        drawing = _told(drawing, x_0.masked_fill(fill, float("nan")))
+    return complete(drawing, outside(fill, x_0), chosen, n, batch_size)
+
+
+def _told(drawing: Drawing, around: Tensor) -> Drawing:
+    """The same with a model that is told what is around the hole."""
+    if KNOWN not in drawing.model.spec.conditions:
+        raise UserError(
+            "this model was not trained to fill holes: leave --method out, or train it to: unstir train glide-inpaint --base RUN"
+        )
+    return replace(drawing, cond={**drawing.cond, KNOWN: around})

@@ -1,4 +1,5 @@
-"""The table of metrics: of samples. What judges the model itself, its likelihood, is in ``nll``."""
+"""The table of metrics: of samples in a feature space. What judges the model itself, its likelihood, is in ``nll``; what judges samples by
+their captions in ``retrieval``."""
 
 from __future__ import annotations
 
@@ -22,12 +23,14 @@ METRICS: dict[str, type[Metric]] = {
 
 NLL = "nll"
 """The name of the negative log-likelihood, which looks at no samples."""
+RETRIEVAL = "retrieval"
+"""The name of the retrieval of captions, which looks through a CLIP."""
 ALSO_CALLED = {"fid": "fd", "kid": "kd"}
 """The field's names. The names in reports stay those of what was computed: FID and KID only in the real Inception's features."""
 
 
 def metrics(names: Iterable[str]) -> dict[str, Metric]:
-    """Metrics of samples by their names, each once, in the order given; nll, which is none, is passed over.
+    """Metrics of samples by their names, each once, in the order given; nll and retrieval, which are none, are passed over.
 
     Raises:
         UserError: an unknown name.
@@ -35,9 +38,9 @@ def metrics(names: Iterable[str]) -> dict[str, Metric]:
     chosen: dict[str, Metric] = {}
     for name in names:
         key = ALSO_CALLED.get(name, name)
-        if key == NLL:
+        if key in (NLL, RETRIEVAL):
             continue
         if key not in METRICS:
-            raise UserError(f"unknown metric '{name}'; {did_you_mean(name, [*METRICS, NLL])}")
+            raise UserError(f"unknown metric '{name}'; {did_you_mean(name, [*METRICS, NLL, RETRIEVAL])}")
         chosen[key] = METRICS[key]()
     return chosen

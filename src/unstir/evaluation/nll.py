@@ -14,7 +14,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from unstir.data import Dataset, DataSpec
+from unstir.conditioning.text import text_encoder
+from unstir.data import Condition, Dataset, DataSpec
 from unstir.denoiser import Denoiser, NetDenoiser
 from unstir.errors import UserError
 from unstir.evaluation.embed import Progress
@@ -29,6 +30,7 @@ from unstir.sampling import SampleNoise
 
 N = 256
 """Samples, where nobody said how many: pictures. Of points that are cheap there are eight times as many."""
+_COMPUTED_SEED = 0xC0417  # keeps the noise on conditions apart from all else that is drawn for a sample
 CURVE = 41  # points of a rate-distortion curve that are written down
 
 
@@ -271,11 +273,17 @@ class NegativeLogLikelihood:
             method=self.method,
             n=n,
             data=name,
-            given=tuple(given),
+            given=(*given, *self._computed(model, model.spec.to_model(np.asarray(data.x[chosen[:1]])), [0])),
             settings={**asdict(self.how), "repeats": self.repeats, "seed": self.seed},  # type: ignore[call-overload]
             extra=self.how.finish(everyone, model.spec),
             seconds=time.perf_counter() - begun,
         )
+
+    def _computed(self, model: Model, x: Tensor, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """The conditions that a model computes from samples, of these; it may not do without some of them."""
+        derived = model.recipe.derived
+        found = derived.at_sampling(derived.like(x, model.spec), SampleNoise(self.seed ^ _COMPUTED_SEED, numbers))
+        return {name: value for name, value in found.items() if self.match_conditions or name in model.spec.always}
 
     def _batch(
         self,
@@ -283,24 +291,39 @@ class NegativeLogLikelihood:
         data: Dataset,
         chosen: np.ndarray[Any, Any],
         numbers: Sequence[int],
-        given: Mapping[str, Tensor],
+        given: Mapping[str, Tensor | CaptionRows],
     ) -> Tensor:
         x = model.spec.to_model(np.asarray(data.x[chosen])).to(model.device)
         cond = {name: values[torch.from_numpy(chosen)].to(model.device) for name, values in given.items()}
+        cond |= self._computed(model, x, numbers)
         rng = SampleNoise(self.seed, numbers)
         found = [self.how(model.denoiser, model.spec, x, rng, cond) for _ in range(self.repeats)]
         return torch.stack(found).mean(0)
 
 
-def conditions_of(data: Dataset, spec: DataSpec) -> dict[str, Tensor]:
+class CaptionRows:
+    """The captions of all samples as a model sees them, encoded when they are asked for."""
+
+    def __init__(self, captions: list[str], condition: Condition) -> None:
+        self.captions = captions
+        self.condition = condition
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        asked = [self.captions[row] for row in rows.tolist()]
+        return text_encoder(self.condition.encoder).encode(asked, self.condition.shape[0])
+
+
+def conditions_of(data: Dataset, spec: DataSpec) -> dict[str, Tensor | CaptionRows]:
     """The conditions of all samples that a model of such data knows, as it sees them. Groups that were found in the training data are
     nobody's condition.
 
     Raises:
         UserError: more classes than the model knows.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, Tensor | CaptionRows] = {}
     for name, condition in spec.conditions.items():
+        if condition.kind == "text" and condition.seen and data.captions:
+            found[name] = CaptionRows(data.captions, condition)
         values = data.conditions.get(name)
         if condition.frequencies or condition.kind == "text" or not isinstance(values, np.ndarray):
             continue

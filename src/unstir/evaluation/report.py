@@ -11,6 +11,7 @@ from unstir.evaluation.metric import Metric, Row, Value
 
 if TYPE_CHECKING:
     from unstir.evaluation.nll import NLL
+    from unstir.evaluation.retrieval import Retrieval
 
 INCEPTION_NAMES = {"FD": "FID", "KD": "KID"}
 """What the field calls these in the real Inception's features, and in no others."""
@@ -31,6 +32,7 @@ class Report:
         dimension: of the features.
         about: settings, seed, time and hardware, for the record.
         nll: the likelihood of data under the model, where it was asked for; there need be no metrics of samples then.
+        retrieval: of the samples' captions, likewise.
     """
 
     samples: str
@@ -47,11 +49,17 @@ class Report:
     dimension: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
     nll: NLL | None = None
+    retrieval: Retrieval | None = None
 
     @classmethod
     def of_likelihood(cls, samples: str, nll: NLL, about: Mapping[str, Any]) -> Report:
         """Of a likelihood alone."""
         return cls(samples, nll.data, "", False, nll.n, nll.n, {}, {}, about=about, nll=nll)
+
+    @classmethod
+    def of_retrieval(cls, samples: str, reference: str, found: Retrieval, about: Mapping[str, Any]) -> Report:
+        """Of the retrieval of captions alone."""
+        return cls(samples, reference, "", False, found.n, found.n, {}, {}, about=about, retrieval=found)
 
     def title(self, row: Row) -> str:
         """'FD[efficientnet-lite0, n=10000]': a number's name with its space and count."""
@@ -71,6 +79,8 @@ class Report:
                 if floors:
                     text += f"   (real data: {format(floors[i].value, row.unit)})"
                 lines.append((self.title(row), text))
+        if self.retrieval is not None:
+            lines += self.retrieval.rows()
         if self.nll is not None:
             lines.append(self.nll.row())
         width = max((len(title) for title, _ in lines), default=0)
@@ -79,7 +89,9 @@ class Report:
     def lines(self) -> list[str]:
         """Everything a person should read."""
         head = f"{self.samples}: {self.n:,} samples against {self.reference_n:,} of {self.reference}"
-        if not self.metrics:
+        if not self.metrics and self.retrieval is not None:
+            head = f"{self.samples}: {self.n:,} samples and their captions"
+        elif not self.metrics:
             head = f"{self.samples}: the likelihood of {self.n:,} samples of {self.reference}"
         foot = []
         if self.floors:
@@ -92,7 +104,7 @@ class Report:
 
     def warnings(self) -> list[str]:
         """What makes these numbers less than they seem."""
-        found = list(self.nll.warnings()) if self.nll is not None else []
+        found = [line for part in (self.retrieval, self.nll) if part is not None for line in part.warnings()]
         fewest = min(self.n, self.reference_n)
         if "fd" in self.values:
             if fewest <= self.dimension:
@@ -117,7 +129,8 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain values: for each metric its value, error, features, counts, and what real data would get."""
         found = {key: self._one(key, value) for key, value in self.values.items()}
-        return found if self.nll is None else {**found, "nll": _finite(self.nll.to_json())}
+        others = {"retrieval": self.retrieval, "nll": self.nll}
+        return found | {key: _finite(part.to_json()) for key, part in others.items() if part is not None}
 
     def _one(self, key: str, value: Value) -> dict[str, Any]:
         entry: dict[str, Any] = {

@@ -13,6 +13,7 @@ from unstir.data import Dataset, DataSpec
 from unstir.data.spec import Condition
 from unstir.errors import UserError
 from unstir.evaluation.embed import Array
+from unstir.likeness import computed_like
 from unstir.media.render import as_bytes
 from unstir.media.write import data_array
 from unstir.model import Model
@@ -52,6 +53,10 @@ class SampleSource(ABC):
     def draw(self, numbers: Sequence[int]) -> Array:
         """These samples, as files hold them; the same for the same numbers, whatever else is drawn."""
 
+    @abstractmethod
+    def captions(self, numbers: Sequence[int]) -> list[str]:
+        """What these samples are said to show, "" where nothing is said."""
+
 
 class RunSource(SampleSource):
     """Samples of a model. They are rounded and clipped exactly as ``unstir sample`` writes them to files.
@@ -59,12 +64,19 @@ class RunSource(SampleSource):
     Args:
         settings: of the sampler.
         seed: sample i depends on (seed, i) alone.
-        like: the data whose classes and other conditions the samples are asked for, in the data's own proportions;
-            without it labels are as the settings say.
+        like: the data whose captions, classes and other conditions the samples are asked for, in the data's own proportions;
+            without it these are as the settings say.
+        other: these are other data than those that the model was trained on: only their captions mean the same.
     """
 
     def __init__(
-        self, name: str, model: Model, settings: SamplingConfig, seed: int, like: Dataset | None = None
+        self,
+        name: str,
+        model: Model,
+        settings: SamplingConfig,
+        seed: int,
+        like: Dataset | None = None,
+        other: bool = False,
     ) -> None:
         from unstir.recipes.serial import to_dict
 
@@ -73,21 +85,38 @@ class RunSource(SampleSource):
         self.model = model
         self._sampling = settings
         self._seed = seed
-        self._conditions: dict[str, Any] = {} if like is None else dict(conditions_like(like, model.known(settings)))
+        known = {name: c for name, c in model.known(settings).items() if not other or c.kind == "text"}
+        self._conditions: dict[str, Any] = {} if like is None else dict(conditions_like(like, known))
+        if like is not None and not other:
+            rows = order(len(like))
+            self._conditions |= computed_like(model, settings, like, lambda number: int(rows[number % len(rows)]))
 
     def draw(self, numbers: Sequence[int]) -> Array:
         steps = self.model.trajectory(numbers, self._sampling, seed=self._seed, **self._conditions)
         return as_files_hold(self.spec.to_data(end(steps)), self.spec)
 
+    def captions(self, numbers: Sequence[int]) -> list[str]:
+        asked = self.model.captions(self._conditions, self._sampling, self._seed, numbers)
+        return next(iter(asked.values()), [""] * len(numbers))
+
 
 _FIELDS = tuple(SamplingConfig.__dataclass_fields__)
 
 
-def conditions_like(dataset: Dataset, conditions: Mapping[str, Condition]) -> dict[str, torch.Tensor]:
-    """The conditions of a data set in its random order: sample i of a model is asked for what row i % N of these says."""
+def conditions_like(dataset: Dataset, conditions: Mapping[str, Condition]) -> dict[str, torch.Tensor | list[str]]:
+    """The conditions of a data set in its random order: sample i of a model is asked for what row i % N of these says.
+
+    Captions stay words: the model's own encoder reads those of a batch at a time.
+    """
     rows = order(len(dataset))
-    values = {name: dataset.conditions.get(name) for name in conditions}
-    return {name: torch.from_numpy(found[rows]) for name, found in values.items() if isinstance(found, np.ndarray)}
+    values = {name: dataset.conditions.get(name) for name, condition in conditions.items() if condition.kind != "text"}
+    found: dict[str, torch.Tensor | list[str]] = {
+        name: torch.from_numpy(array[rows]) for name, array in values.items() if isinstance(array, np.ndarray)
+    }
+    texts = [name for name, condition in conditions.items() if condition.kind == "text" and condition.seen]
+    if dataset.captions:
+        found |= {name: [dataset.captions[row] for row in rows] for name in texts}
+    return found
 
 
 class DataSource(SampleSource):
@@ -104,6 +133,10 @@ class DataSource(SampleSource):
 
     def draw(self, numbers: Sequence[int]) -> Array:
         return rows_of(self.dataset, self._rows[list(numbers)])
+
+    def captions(self, numbers: Sequence[int]) -> list[str]:
+        said = self.dataset.captions
+        return [said[self.row(number)] for number in numbers] if said else [""] * len(numbers)
 
 
 def rows_of(dataset: Dataset, rows: np.ndarray[Any, Any]) -> Array:

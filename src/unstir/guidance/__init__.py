@@ -3,9 +3,11 @@
 from unstir.guidance.autoguidance import AutoGuidance
 from unstir.guidance.cfg import ClassifierFreeGuidance
 from unstir.guidance.conditions import OnlyKnown
+from unstir.guidance.control import ControlStrength
 from unstir.guidance.function import ClassifierGuidance, FunctionGuidance, LogProb, LossFunction
 from unstir.guidance.interval import EVERYWHERE, Interval
 from unstir.guidance.rescale import restore_std
+from unstir.guidance.similarity import SimilarityGuidance
 from unstir.guidance.threshold import ClipX0, DynamicThreshold
 
 __all__ = [
@@ -14,11 +16,13 @@ __all__ = [
     "ClassifierFreeGuidance",
     "ClassifierGuidance",
     "ClipX0",
+    "ControlStrength",
     "DynamicThreshold",
     "FunctionGuidance",
     "Interval",
     "LogProb",
     "LossFunction",
     "OnlyKnown",
+    "SimilarityGuidance",
     "restore_std",
 ]

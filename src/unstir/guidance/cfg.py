@@ -42,22 +42,33 @@ class ClassifierFreeGuidance(Denoiser):
         scale: guidance scale.
         interval: (lowest, highest) noise level sigma / alpha at which to guide.
         rescale: how much of the contrast that guidance adds is taken back, 0 to 1 (``restore_std``; the paper: 0.7).
+        always: conditions that the unconditional belief is told as well: the smaller picture that a stage of a cascade enlarges.
     """
 
     def __init__(
-        self, denoiser: Denoiser, scale: float, interval: Interval = EVERYWHERE, *, rescale: float = 0.0
+        self,
+        denoiser: Denoiser,
+        scale: float,
+        interval: Interval = EVERYWHERE,
+        *,
+        rescale: float = 0.0,
+        always: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(denoiser.process)
         self.denoiser = denoiser
         self.scale = scale
         self.interval = interval
         self.rescale = rescale
+        self.always = always
 
     def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
-        scale = scale_within(self.process, t, self.scale, self.interval, x_t, outside=1.0) if cond else None
+        asked = cond.keys() - self.always
+        scale = scale_within(self.process, t, self.scale, self.interval, x_t, outside=1.0) if asked else None
         if scale is None:
             return self.denoiser(x_t, t, **cond)
-        both = {name: torch.cat([null_like(value), value]) for name, value in cond.items()}
+        both = {
+            name: torch.cat([null_like(value) if name in asked else value, value]) for name, value in cond.items()
+        }
         t_both = t if t.ndim == 0 else torch.cat([t, t])
         uncond, conditional = batched(self.denoiser(torch.cat([x_t, x_t]), t_both, **both), 2)
         return restore_std(uncond.extrapolate(conditional, scale), conditional, self.rescale)

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from unstir.media.text import INK, fit_text, font, plain, text_width
+from unstir.media.text import INK, fit_text, font, text_width
 
 CELL = 96  # pixels: small pictures are enlarged towards this
 LARGEST = 1600  # pixels: a grid is not enlarged beyond this
 TEXT = 13  # pixels
+WIDEST = 320  # pixels of a name left of a row; what is longer loses its end
 CHECKER = ((255, 255, 255), (226, 228, 232))
 CHECK = 8  # pixels
 
@@ -55,7 +56,7 @@ def picture_grid(
     columns = columns or best_columns(n, height, width)
     rows = math.ceil(n / columns)
     scale = scale or best_scale(height, width, rows, columns, padding)
-    names = [plain(name) for name in row_labels or ()]
+    names = [fit_text(name, TEXT, WIDEST) for name in row_labels or ()]
     left = max((text_width(name, TEXT) for name in names), default=-TEXT) + TEXT
     below = TEXT + 5 if labels is not None else 0
     step_y, step_x = scale * height + padding + below, scale * width + padding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,12 +35,19 @@ class Samples:
         spec: what x is.
         labels: class numbers or names, one a sample, or None.
         trajectory: states like x, the first the noisiest, or None.
+        captions: one a sample, or None.
     """
 
     x: Array
     spec: DataSpec
     labels: Labels | None = None
     trajectory: Sequence[Array] | None = None
+    captions: Sequence[str] | None = None
+
+    @property
+    def names(self) -> Labels | None:
+        """What to call each sample: its label, else its caption."""
+        return self.labels if self.labels is not None else self.captions
 
 
 def write(
@@ -49,6 +57,7 @@ def write(
     *,
     labels: Labels | None = None,
     trajectory: Sequence[Array] | None = None,
+    captions: Sequence[str] | None = None,
 ) -> list[Path]:
     """Writes samples in the form that the file's extension names.
 
@@ -56,11 +65,12 @@ def write(
     .png .jpg .webp           one picture of them all: ``render``; a single picture is written as it is, pixel for pixel
     .gif                      (and .webp with a trajectory) how they came about, of at most 25 pictures, 9 volumes, 16 signals, 2,000 points
     .npz                      ``arr_0`` in the data's own units and dtype, pictures (N, H, W, C); ``label`` and ``classes``
-                              where labels are given
+                              where labels are given; ``text`` where captions are
     .npy                      the same array, bare
     .csv                      points: a row each; signals: a row each, all numbers in the array's own order
     no extension, or a folder one file a sample: .png for pictures, .csv for points and signals, .npy for volumes, named
-                              by number and class (000000_flags.png)
+                              by number and class (000000_flags.png) or caption, and captions in metadata.jsonl as well, so that the
+                              folder can be trained on and judged
     ========================  ======================================================================================
 
     Each file is written under a temporary name and renamed, so it is whole or not there. Missing folders are made.
@@ -70,6 +80,7 @@ def write(
         path: where to.
         labels: class numbers (-1: not known) or names, one a sample.
         trajectory: states in the form of x, from noise to sample; the animation ends with x in any case.
+        captions: what was asked for, one a sample, "" where nothing was; pictures are named by them where there are no labels.
 
     Returns:
         The files written.
@@ -82,9 +93,10 @@ def write(
     check_path(path, spec)
     if len(x) == 0:
         raise UserError(f"there are no samples to write to {path}; ask for at least one with -n")
-    if labels is not None and len(labels) != len(x):
-        raise ValueError(f"{len(labels)} labels for {len(x)} samples")
-    samples = Samples(np.asarray(x), spec, labels, trajectory)
+    for what, given in (("labels", labels), ("captions", captions)):
+        if given is not None and len(given) != len(x):
+            raise ValueError(f"{len(given)} {what} for {len(x)} samples")
+    samples = Samples(np.asarray(x), spec, labels, trajectory, captions)
     return (_folder if _is_folder(path) else WRITERS[path.suffix.lower()])(samples, path)
 
 
@@ -129,7 +141,7 @@ def _still(samples: Samples, path: Path) -> list[Path]:
     if samples.spec.kind == "image" and len(samples.x) == 1:
         picture = Image.fromarray(_file_picture(samples.x, samples.spec)[0])
     else:
-        picture = render(samples.x, samples.spec, samples.labels)
+        picture = render(samples.x, samples.spec, samples.names)
     kind, options = STILL[path.suffix.lower()]
     with replacing(path) as file:
         (flatten(picture) if kind == "JPEG" else picture).save(file, format=kind, **options)
@@ -153,7 +165,7 @@ def _file_picture(x: Array, spec: DataSpec) -> npt.NDArray[np.uint8]:
 def _moving(samples: Samples, path: Path) -> list[Path]:
     spec, most = samples.spec, MOST_MOVING[samples.spec.kind]
     x = samples.x[:most]
-    labels = None if samples.labels is None else samples.labels[:most]
+    labels = None if samples.names is None else samples.names[:most]
     states = [state[:most] for state in samples.trajectory or ()]
     if not states or not np.array_equal(states[-1], x):
         states.append(x)
@@ -180,6 +192,8 @@ def _npz(samples: Samples, path: Path) -> list[Path]:
         condition = samples.spec.conditions.get("label")
         if condition is not None and condition.names and arrays["label"].dtype.kind in "iu":
             arrays["classes"] = np.array(condition.names)
+    if samples.captions is not None:
+        arrays["text"] = np.array(samples.captions)
     with replacing(path) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     return [path]
@@ -234,13 +248,20 @@ def _folder(samples: Samples, path: Path) -> list[Path]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from None
-    names = class_names(samples.labels, samples.spec) or [""] * len(samples.x)
+    names = class_names(samples.names, samples.spec) or [""] * len(samples.x)
     written: list[Path] = []
     for i, name in enumerate(names):
-        word = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+        word = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME].strip("-.")
         stem = f"{i:06d}_{word}" if word else f"{i:06d}"
         written.append(ONE[samples.spec.kind](samples.x[i : i + 1], samples.spec, path / stem))
+    if samples.captions is not None and samples.spec.kind == "image":  # the convention is for pictures
+        lines = [{"file_name": file.name, "text": text} for file, text in zip(written, samples.captions) if text]
+        with replacing(path / "metadata.jsonl") as file:
+            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
     return written
+
+
+LONGEST_NAME = 60  # letters of a class or caption in a file's name
 
 
 def _one_picture(x: Array, spec: DataSpec, stem: Path) -> Path:

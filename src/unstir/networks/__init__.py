@@ -2,15 +2,28 @@
 
 from unstir.networks.config import NetworkConfig
 from unstir.networks.context_unet import ContextUNetConfig
+from unstir.networks.controlnet import ControlNetConfig
+from unstir.networks.dit import DiTConfig
 from unstir.networks.encoder import EncoderConfig
 from unstir.networks.mlp import MLPConfig
 from unstir.networks.unet import UNetConfig
 
 NETWORKS: dict[str, type[NetworkConfig]] = {
     "unet": UNetConfig,
+    "dit": DiTConfig,
     "mlp": MLPConfig,
     "context_unet": ContextUNetConfig,
     "encoder": EncoderConfig,
+    "controlnet": ControlNetConfig,
 }
 
-__all__ = ["NETWORKS", "ContextUNetConfig", "EncoderConfig", "MLPConfig", "NetworkConfig", "UNetConfig"]
+__all__ = [
+    "NETWORKS",
+    "ContextUNetConfig",
+    "ControlNetConfig",
+    "DiTConfig",
+    "EncoderConfig",
+    "MLPConfig",
+    "NetworkConfig",
+    "UNetConfig",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -31,4 +32,22 @@ class NetworkConfig(ABC):
     @property
     def pooled(self) -> bool:
         """Whether it gives one vector (B, out_channels) for each sample, whatever the sample's grid."""
+        return False
+
+    def around(self, base: NetworkConfig, conditions: Iterable[str]) -> NetworkConfig:
+        """The network of a recipe that starts from a run (``--base``): that run's own; or this one around it, where it is of the kind
+        that is built around another.
+
+        Args:
+            base: the run's.
+            conditions: the names of those that it knows.
+
+        Raises:
+            UserError: it cannot be built around such a network.
+        """
+        return base
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether it is built around the network of another run, which stays as it is."""
         return False

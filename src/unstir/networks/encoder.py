@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from unstir.data.spec import DataSpec
 from unstir.errors import UserError
-from unstir.networks.layers import NORMS, Embedding, attend, conv, pad_to_multiple, space_to_depth, zero
+from unstir.networks.embedding import Embedding
+from unstir.networks.layers import NORMS, attend, conv, pad_to_multiple, space_to_depth, zero
 from unstir.networks.unet import Stack, UNetConfig
 
 
@@ -86,26 +87,31 @@ class Encoder(nn.Module):
         widths = [config.channels * m for m in config.multipliers]
         self.patch = patch
         self.multiple = patch * 2 ** (len(widths) - 1)
-        self.embedding = Embedding(spec.conditions, 4 * config.channels)
+        self.embedding = Embedding(spec.conditions, 4 * config.channels, config.text_width, config.text_depth)
+        text = self.embedding.text_width
         self.stem = conv(rank, in_channels * patch**rank, widths[0])
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         for level in range(len(widths) - 1):
-            self.down.append(Stack(config, rank, widths[level], level, config.blocks))
+            at = level + config.efficient  # where the blocks work: after down-sampling, or before
+            self.down.append(Stack(config, rank, widths[at], at, config.blocks_of(level), text))
             self.shrink.append(conv(rank, widths[level], widths[level + 1], stride=2))
-        self.middle = Stack(config, rank, widths[-1], len(widths) - 1, config.middle)
+        self.middle = Stack(config, rank, widths[-1], len(widths) - 1, config.middle, text)
         self.norm = NORMS[config.norm](widths[-1])
         positions = math.prod(-(-size // self.multiple) for size in spec.shape[1:])
         self.pool = AttentionPool(widths[-1], config.head_channels, positions, out_channels)
         self.channels_last = config.channels_last and rank > 1
+        self.efficient = config.efficient
 
     def forward(self, x: Tensor, c_noise: Tensor, /, **cond: Tensor) -> Tensor:
-        embedding = self.embedding(c_noise, cond)  # (B, 4 channels)
+        embedding = self.embedding(c_noise, cond)  # (B, 4 channels), and captions
         h = space_to_depth(pad_to_multiple(x, self.multiple), self.patch)  # (B, C patch^rank, ...)
         if self.channels_last:
             h = h.contiguous(memory_format=torch.channels_last if h.ndim == 4 else torch.channels_last_3d)
         h = self.stem(h)  # (B, widths[0], ...)
         for down, shrink in zip(self.down, self.shrink, strict=True):
-            h = shrink(down(h, embedding))  # (B, widths[level + 1], .../2)
+            h = (
+                down(shrink(h), embedding) if self.efficient else shrink(down(h, embedding))
+            )  # (B, widths[level + 1], .../2)
         h = self.middle(h, embedding)  # (B, widths[-1], ...)
         y: Tensor = self.pool(F.silu(self.norm(h)))  # (B, out_channels)
         return y

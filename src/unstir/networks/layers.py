@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from unstir.conditioning.embed import ConditionEmbedding
-from unstir.data.spec import Condition
 
 M = TypeVar("M", bound=nn.Module)
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -48,20 +45,6 @@ class Sinusoid(nn.Module):
     def forward(self, c_noise: Tensor) -> Tensor:
         angles = c_noise[:, None] * self.frequencies.to(c_noise.dtype)  # (B, width/2)
         return torch.cat([angles.cos(), angles.sin()], 1)  # (B, width)
-
-
-class Embedding(nn.Module):
-    """The noise level and all conditions as one vector, which every block is scaled and shifted by."""
-
-    def __init__(self, conditions: Mapping[str, Condition], width: int) -> None:
-        super().__init__()
-        features = 2 * max(width // 4, 1)  # an even number: sines and cosines
-        self.noise = nn.Sequential(Sinusoid(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
-        self.conditions = ConditionEmbedding(conditions, width)
-
-    def forward(self, c_noise: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        embedding: Tensor = F.silu(self.noise(c_noise) + self.conditions(c_noise, cond))  # (B, width)
-        return embedding
 
 
 class ChannelNorm(nn.Module):
@@ -121,20 +104,33 @@ class ResidualBlock(nn.Module):
         return result
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of every position to every other, (B, heads, N, d) each.
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of every position to every other, q (B, heads, N, d), k and v (B, heads, S, d).
 
     Equation:
         softmax(q k^T / sqrt(d)) v
     Source:
         Vaswani et al. 2017, eq. 1, https://arxiv.org/abs/1706.03762
+
+    Args:
+        mask: (B, S) bool: which positions may be attended to, at least one for each sample; by default all.
     """
+    allowed = None if mask is None else mask[:, None, None]  # (B, 1, 1, S)
     if (
         q.device.type == "cpu" and q.requires_grad
     ):  # the fused kernel's backward pass is slower than this on CPUs in bf16
-        written_out: Tensor = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
+        scores = q @ k.mT * q.shape[-1] ** -0.5  # (B, heads, N, S)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -math.inf)  # (B, heads, N, S)
+        written_out: Tensor = scores.softmax(-1) @ v
         return written_out
-    return F.scaled_dot_product_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+
+
+def heads_of(channels: int, head_channels: int) -> int:
+    """How many heads of at least so many channels there are room for; they must divide the channels."""
+    most = max(channels // head_channels, 1)
+    return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
 
 
 class Attention(nn.Module):
@@ -146,8 +142,7 @@ class Attention(nn.Module):
 
     def __init__(self, rank: int, channels: int, head_channels: int, norm: str) -> None:
         super().__init__()
-        most = max(channels // head_channels, 1)
-        self.heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
+        self.heads = heads_of(channels, head_channels)
         self.norm = NORMS[norm](channels)
         self.qkv = conv(rank, channels, 3 * channels, 1)
         self.out = zero(conv(rank, channels, channels, 1))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from unstir.data.spec import DataSpec
 from unstir.errors import UserError
 from unstir.networks.config import NetworkConfig
-from unstir.networks.layers import Embedding, zero
+from unstir.networks.embedding import Embedding
+from unstir.networks.layers import zero
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class MLP(nn.Module):
         self.head = zero(nn.Linear(config.width, outputs))
 
     def forward(self, x: Tensor, c_noise: Tensor, /, **cond: Tensor) -> Tensor:
-        embedding = self.embedding(c_noise, cond)  # (B, width)
+        embedding = self.embedding(c_noise, cond).vector  # (B, width)
         h = self.stem(x)  # (B, width)
         for block in self.blocks:
             h = block(h, embedding)  # (B, width)

@@ -1,6 +1,7 @@
 """Objectives, and the tables of their parts."""
 
 from unstir.objectives.classification import NoisyClassificationObjective
+from unstir.objectives.contrastive import ContrastiveObjective
 from unstir.objectives.denoising import DenoisingObjective
 from unstir.objectives.objective import Batch, Companion, Loss, Objective
 from unstir.objectives.times import TIMES, LogitNormal, LogNormal, Times, UniformTimes
@@ -21,6 +22,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "hybrid": HybridObjective,
     "variational": VariationalObjective,
     "noisy-classification": NoisyClassificationObjective,
+    "contrastive": ContrastiveObjective,
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Batch",
     "Companion",
     "Constant",
+    "ContrastiveObjective",
     "DenoisingObjective",
     "EDMWeight",
     "HybridObjective",

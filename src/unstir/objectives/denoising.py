@@ -74,7 +74,7 @@ def believe(denoiser: Denoiser, batch: Batch, t: Tensor, rng: SampleNoise, dropo
     cond = dict(batch.cond)
     if dropout > 0:
         dropped = (rng.uniform() < dropout).to(batch.x.device)
-        cond = {name: drop(value, dropped) for name, value in cond.items()}
+        cond |= {name: drop(value, dropped) for name, value in cond.items() if name not in batch.always}
     return denoiser(denoiser.process.add_noise(batch.x, t, eps), t, **cond), eps
 
 

@@ -16,10 +16,15 @@ from unstir.sampling import SampleNoise
 
 @dataclass(frozen=True)
 class Batch:
-    """x (B, ...) in model units, and conditions by name, (B, ...) each."""
+    """x (B, ...) in model units, and conditions by name, (B, ...) each.
+
+    Args:
+        always: the conditions that drop-out leaves alone.
+    """
 
     x: Tensor
     cond: Mapping[str, Tensor] = field(default_factory=dict)
+    always: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

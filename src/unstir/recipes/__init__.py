@@ -1,14 +1,29 @@
 """Recipes by name. A new one is a small file here and a line in ``RECIPES``."""
 
 from unstir.errors import UserError, did_you_mean
+from unstir.recipes.cascade import cascade
 from unstir.recipes.classifier import classifier
+from unstir.recipes.clip import clip
+from unstir.recipes.controlnet import controlnet
 from unstir.recipes.ddpm import ddpm
+from unstir.recipes.dit import dit
 from unstir.recipes.ecg import ecg
 from unstir.recipes.edm import edm
+from unstir.recipes.glide import glide
+from unstir.recipes.glide_inpaint import glide_inpaint
+from unstir.recipes.imagen import imagen
 from unstir.recipes.improved_ddpm import improved_ddpm, improved_ddpm_vlb
 from unstir.recipes.ncsn import ncsn, ncsnv2
 from unstir.recipes.quick import quick
-from unstir.recipes.recipe import DenoiserConfig, Guides, ModuleConfig, NoisyClassifierConfig, Recipe, SamplingConfig
+from unstir.recipes.recipe import (
+    ClipConfig,
+    DenoiserConfig,
+    Guides,
+    ModuleConfig,
+    NoisyClassifierConfig,
+    Recipe,
+    SamplingConfig,
+)
 from unstir.recipes.rectified_flow import rectified_flow
 from unstir.recipes.score_sde import score_sde_subvp, score_sde_ve, score_sde_vp
 from unstir.recipes.sprites import sprites
@@ -16,6 +31,10 @@ from unstir.recipes.swiss_roll import swiss_roll
 
 RECIPES: dict[str, Recipe] = {
     "quick": quick,
+    "dit": dit,
+    "glide": glide,
+    "cascade": cascade,
+    "imagen": imagen,
     "ddpm": ddpm,
     "improved-ddpm": improved_ddpm,
     "improved-ddpm-vlb": improved_ddpm_vlb,
@@ -30,6 +49,9 @@ RECIPES: dict[str, Recipe] = {
     "score-sde-subvp": score_sde_subvp,
     "score-sde-ve": score_sde_ve,
     "classifier": classifier,
+    "clip": clip,
+    "controlnet": controlnet,
+    "glide-inpaint": glide_inpaint,
 }
 
 
@@ -46,6 +68,7 @@ def recipe(name: str) -> Recipe:
 
 __all__ = [
     "RECIPES",
+    "ClipConfig",
     "DenoiserConfig",
     "Guides",
     "ModuleConfig",

@@ -1,6 +1,6 @@
 """What is trained: a network, and what its output means.
 
-Most recipes train a denoiser. Anything else (a noisy classifier) goes through the same session, loop, run folder and checkpoints: it is a
+Most recipes train a denoiser. Anything else (a noisy classifier, a CLIP) goes through the same session, loop, run folder and checkpoints: it is a
 ``ModuleConfig`` here, with a line in ``MODULES``; an Objective that trains it; and a line in ``training/show.py`` that says how it shows
 what it has learnt.
 """
@@ -14,11 +14,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from unstir.clip import CaptionTower, Clip, PictureTower, Towers
+from unstir.conditioning.text import tidy
 from unstir.data import Condition, Dataset, DataSpec
 from unstir.denoiser import NetDenoiser
 from unstir.errors import UserError
 from unstir.linear import CorrectingDenoiser, LinearDenoiser
 from unstir.networks import NetworkConfig
+from unstir.networks.text import TextTokens
 from unstir.noisy_classifier import NoisyClassifier
 from unstir.process import Process
 from unstir.trainable import Trainable
@@ -45,6 +48,10 @@ class ModuleConfig(ABC):
             UserError: too few.
         """
         return np.arange(len(dataset))
+
+    def kin(self, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """A number for each of these samples: of those with the same, all are trained on or all are held out. Default: each is alone."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -145,4 +152,79 @@ class NoisyClassifierConfig(ModuleConfig):
         return rows
 
 
-MODULES: dict[str, type[ModuleConfig]] = {"denoiser": DenoiserConfig, "noisy-classifier": NoisyClassifierConfig}
+def caption_of(spec: DataSpec) -> tuple[str, Condition] | None:
+    """The condition that is the data's caption, with its name, where a text encoder reads it."""
+    return next(((name, c) for name, c in spec.conditions.items() if c.kind == "text" and c.seen), None)
+
+
+@dataclass(frozen=True)
+class ClipConfig(ModuleConfig):
+    """Pictures and captions in one space, by whose similarity samples are guided and judged: the network's output is a picture's vector."""
+
+    width: int = 128
+    """Length of the vectors."""
+    text_width: int = 64
+    """Width of the states of a caption's tokens."""
+    text_depth: int = 2
+    """Layers of the transformer that learns to read captions, where no frozen encoder has read them (data.text bytes)."""
+    temperature: float = 0.07
+    """By which similarities are divided in the beginning; it is learned."""
+    sigma_data: float = 0.0
+    """Standard deviation of the data, for the scale of the network's input. 0: measured from the data."""
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.text_width < 1 or self.text_depth < 0 or self.temperature <= 0:
+            raise UserError(
+                "a CLIP's width must be at least 2, its text_width and temperature positive, its text_depth at least 0"
+            )
+
+    def build(self, network: NetworkConfig, process: Process, spec: DataSpec) -> Clip:
+        """A freshly initialised CLIP for such data.
+
+        Raises:
+            UserError: data without captions, or a network that does not give a vector for each sample.
+        """
+        found = caption_of(spec)
+        if found is None:
+            raise UserError(
+                f"a CLIP learns from captions, and these data ({spec.kind}) have none that a text encoder reads: give captions (a "
+                "metadata.jsonl with file_name and text, text in an .npz) and --data.text bytes"
+            )
+        if not network.pooled and spec.rank > 0:
+            raise UserError("a CLIP's network gives a vector for each sample; use --network encoder")
+        name, caption = found
+        unconditional = replace(spec, conditions={})  # it must not be told what it is to find out
+        pictures = PictureTower(network.build(unconditional, out_channels=self.width), self.width)
+        tokens = TextTokens(caption, self.text_width, self.text_depth)
+        captions = CaptionTower(tokens, self.text_width, self.width)
+        towers = Towers(pictures, captions, self.temperature)
+        return Clip(towers, process, caption, name, sigma_data=self.sigma_data or spec.std)
+
+    def rows(self, dataset: Dataset) -> npt.NDArray[np.int64]:
+        """The samples that have a caption.
+
+        Raises:
+            UserError: none, or all with the same.
+        """
+        captions = [tidy(caption) for caption in dataset.captions]
+        rows = np.array([row for row, caption in enumerate(captions) if caption], np.int64)
+        if not len(rows):
+            raise UserError(
+                f"a CLIP learns from captions, and {dataset.name} comes without: give them in a metadata.jsonl (file_name, text), "
+                "in .txt files beside the pictures, or as text in an .npz"
+            )
+        if len(set(captions) - {""}) < 2:
+            raise UserError(f"a CLIP needs at least 2 different captions, and those of {dataset.name} are all the same")
+        return rows
+
+    def kin(self, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Samples of one caption stay together: one that was trained on would be no test."""
+        _, number = np.unique([tidy(dataset.captions[row]) for row in rows], return_inverse=True)
+        return np.asarray(number, np.int64)
+
+
+MODULES: dict[str, type[ModuleConfig]] = {
+    "denoiser": DenoiserConfig,
+    "noisy-classifier": NoisyClassifierConfig,
+    "clip": ClipConfig,
+}

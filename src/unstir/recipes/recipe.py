@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from unstir.conditioning.derived import Derived, Nothing
 from unstir.data import DataConfig
 from unstir.networks import NetworkConfig, UNetConfig
 from unstir.objectives import DenoisingObjective, Objective
 from unstir.process import Process
 from unstir.processes import EDM
-from unstir.recipes.module import DenoiserConfig, ModuleConfig, NoisyClassifierConfig
+from unstir.recipes.module import ClipConfig, DenoiserConfig, ModuleConfig, NoisyClassifierConfig
 from unstir.recipes.sampling import Around, Guides, SamplingConfig
 from unstir.training.config import TrainingConfig
 
 __all__ = [
     "Around",
+    "ClipConfig",
     "DenoiserConfig",
     "Guides",
     "ModuleConfig",
@@ -35,10 +37,14 @@ class Recipe:
 
     about: str = ""
     """What it is for."""
+    base: str = ""
+    """Run folder whose weights training starts from (unstir train RECIPE --base RUN); RUN@STEP: as it was at that step's checkpoint."""
     kinds: tuple[str, ...] = ("image",)
     """Kinds of data it can train on: image, signal, volume, points."""
     data: DataConfig = field(default_factory=DataConfig)
     """Where the data is and how to read it."""
+    derived: Derived = field(default_factory=Nothing)
+    """Conditions that are computed from the samples themselves: a smaller copy, edges, ..."""
     process: Process = field(default_factory=EDM)
     """How data turn into noise."""
     network: NetworkConfig = field(default_factory=UNetConfig)

@@ -17,9 +17,11 @@ from unstir.guidance import (
     ClassifierFreeGuidance,
     ClassifierGuidance,
     ClipX0,
+    ControlStrength,
     DynamicThreshold,
     LogProb,
     OnlyKnown,
+    SimilarityGuidance,
 )
 from unstir.process import Process
 from unstir.samplers import Heun
@@ -37,11 +39,13 @@ class Guides:
     Args:
         bad: a worse model, for autoguidance.
         classifier: log probability of the class that is asked for, given x_t under the denoiser's process.
+        clip: how well x_t goes with the caption that is asked for, ``Clip.log_prob``.
         around: anything else to put around the denoiser, such as ``lambda d: FunctionGuidance(d, loss)``.
     """
 
     bad: Denoiser | None = None
     classifier: LogProb | None = None
+    clip: LogProb | None = None
     around: Around | None = None
 
 
@@ -67,6 +71,12 @@ class SamplingConfig:
     """Run folder of a noisy classifier to guide by (unstir train classifier)."""
     classifier_scale: float = 1.0
     """How much the classifier guides: 0 is off, 1 as much as it believes, more gives clearer, less varied samples."""
+    clip_model: str = ""
+    """Run folder of a CLIP to guide by, towards the captions asked for (unstir train clip); unstir sample RUN --clip THAT is short for it."""
+    clip_scale: float = 1.0
+    """How much the CLIP guides: 0 is off, 1 as much as it believes, more shows the caption more clearly, at the cost of all else."""
+    control_strength: float = 1.0
+    """How much the control of a ControlNet counts: 0 not at all (the base), 1 as in training, more insists (unstir train controlnet)."""
     autoguidance: str = ""
     """Run folder of a worse model to be guided away from: a smaller or a shorter-trained one. RUN@STEP: the checkpoint of that step."""
     autoguidance_scale: float = 2.0
@@ -76,8 +86,16 @@ class SamplingConfig:
     dynamic_threshold: float = 0.0
     """Shrink a believed picture into the range by this percentile of its pixels instead of clipping it, such as 99.5; for large
     guidance scales (0: don't)."""
+    low_res_from: str = ""
+    """Run folder of the stage below, which draws the smaller samples that this one enlarges; as seen from this run's folder or from
+    where you are."""
+    low_res_steps: int = 0
+    """Steps of the stage below (0: as it recommends)."""
+    low_res_guidance_scale: float = 0.0
+    """Guidance scale of the stage below (0: as it recommends)."""
     labels: Literal["cycle", "uniform", "none"] = "cycle"
-    """Labels of samples that were asked for without one: each class in turn, at random, or no label."""
+    """Labels or captions of samples that were asked for without one: each class (each caption that the run keeps of its data) in turn, at
+    random, or none."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance_rescale <= 1:
@@ -90,9 +108,10 @@ class SamplingConfig:
     def guide(self, denoiser: Denoiser, spec: DataSpec, guides: Guides | None = None) -> Denoiser:
         """The denoiser with this guidance around it, from the inside to the outside:
 
+        0. the strength of a ControlNet's control, of which guidance knows nothing;
         1. autoguidance, which mends the belief itself, with and without a condition;
         2. classifier-free guidance, which asks for both;
-        3. the classifier's gradient, and whatever else is to be put around: once, on what is believed by then;
+        3. the gradients of the classifier and of the CLIP, and whatever else is to be put around: once, on what is believed by then;
         4. clipping or dynamic thresholding: whatever guided, data stay in their range.
 
         Args:
@@ -105,19 +124,29 @@ class SamplingConfig:
         """
         guides = guides or Guides()
         interval = (self.guidance_from, self.guidance_to)
-        if guides.classifier is not None:  # its class may be news to the model
-            denoiser = OnlyKnown(denoiser, spec.conditions)
+        if self.control_strength != 1:
+            denoiser = ControlStrength(denoiser, self.control_strength)
+        foreign = guides.classifier is not None or guides.clip is not None
+        known = [name for name, condition in spec.conditions.items() if condition.seen]
+        if foreign:  # what they guide by may be news to the model
+            denoiser = OnlyKnown(denoiser, known)
         if self.autoguidance:
             if guides.bad is None:
                 raise ValueError(f"the worse model {self.autoguidance} was not loaded; use Model.guided")
             scale, rescale = self.autoguidance_scale, self.guidance_rescale
             denoiser = AutoGuidance(denoiser, guides.bad, scale, interval, rescale=rescale)
-        if self.guidance_scale != 1 and (spec.conditions or guides.classifier is None):
-            denoiser = ClassifierFreeGuidance(denoiser, self.guidance_scale, interval, rescale=self.guidance_rescale)
+        if self.guidance_scale != 1 and (known or not foreign):
+            denoiser = ClassifierFreeGuidance(
+                denoiser, self.guidance_scale, interval, rescale=self.guidance_rescale, always=spec.always
+            )
         if self.classifier:
             if guides.classifier is None:
                 raise ValueError(f"the classifier {self.classifier} was not loaded; use Model.guided")
             denoiser = ClassifierGuidance(denoiser, guides.classifier, self.classifier_scale, interval)
+        if self.clip_model:
+            if guides.clip is None:
+                raise ValueError(f"the CLIP {self.clip_model} was not loaded; use Model.guided")
+            denoiser = SimilarityGuidance(denoiser, guides.clip, self.clip_scale, interval)
         if guides.around is not None:
             denoiser = guides.around(denoiser)
         return self._threshold(denoiser, spec)

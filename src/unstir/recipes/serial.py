@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from unstir.conditioning.derived import DERIVED, Derived
 from unstir.errors import UserError, did_you_mean
 from unstir.networks import NETWORKS, NetworkConfig
 from unstir.objectives import OBJECTIVES, TIMES, WEIGHTS, Objective, Times, Weight
@@ -24,6 +25,7 @@ from unstir.training.config import DECAYS, OPTIMIZERS, Decay, OptimizerConfig
 from unstir.training.ema import AVERAGES, Average
 
 ENTRIES: dict[type, Mapping[str, type]] = {
+    Derived: DERIVED,
     Process: PROCESSES,
     NetworkConfig: NETWORKS,
     ModuleConfig: MODULES,

@@ -64,7 +64,12 @@ class OptimizerConfig(ABC):
 
     @abstractmethod
     def build(self, module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-        """The optimiser of this module's parameters."""
+        """The optimiser of this module's parameters, but for frozen ones (those that require no gradient)."""
+
+
+def learning(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training changes: all that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class AdamW(OptimizerConfig):
     def build(self, module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         betas = (self.beta_1, self.beta_2)
         # fused: one kernel for all parameters instead of a dozen each
-        return torch.optim.AdamW(module.parameters(), learning_rate, betas, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.AdamW(learning(module), learning_rate, betas, weight_decay=self.weight_decay, fused=True)
 
 
 @runtime_checkable
@@ -114,10 +119,10 @@ class MuonConfig(OptimizerConfig):
 
         device = next(module.parameters()).device
         parts = (part.inner_weights() for part in module.modules() if isinstance(part, HasInnerWeights))
-        inner = {id(weight): weight for weights in parts for weight in weights}
+        inner = {id(weight): weight for weights in parts for weight in weights if weight.requires_grad}
         return Muon(
             inner.values(),
-            [p for p in module.parameters() if id(p) not in inner],
+            [p for p in learning(module) if id(p) not in inner],
             learning_rate,
             lr_scale=self.lr_scale,
             momentum=self.momentum,

@@ -79,9 +79,11 @@ class AveragedModel(nn.Module):
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Takes in the weights after optimiser step ``step`` (1, 2, ...)."""
+        """Takes in the weights after optimiser step ``step`` (1, 2, ...). Frozen ones are left as they are, to the bit."""
         decay = self.average.decay(step)
         assert math.isfinite(decay)
-        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - decay)
-        for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
-            mine.copy_(theirs)
+        pairs = zip(self.module.parameters(), module.parameters(), strict=True)
+        mine, theirs = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)
+        torch._foreach_lerp_(list(mine), list(theirs), 1 - decay)
+        for ours, new in zip(self.module.buffers(), module.buffers(), strict=True):
+            ours.copy_(new)

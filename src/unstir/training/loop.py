@@ -20,7 +20,7 @@ from unstir.errors import UserError
 from unstir.objectives import Batch, Companion, Loss, Objective
 from unstir.objectives.objective import loss_of
 from unstir.sampling import SampleNoise, mix_seed
-from unstir.training.config import TrainingConfig
+from unstir.training.config import TrainingConfig, learning
 from unstir.training.ema import AveragedModel
 from unstir.training.guard import diagnose
 from unstir.training.layout import Layout, Replicated
@@ -171,7 +171,7 @@ class Loop:
         loss = _LossModule(self.objective, self.state.module, self.state.companion)
         self._wrapped = self.state.layout.wrap(loss, self.accelerator)
         self.state.averaged.to(self.accelerator.device)
-        self._parameters = list(self.state.module.parameters())
+        self._parameters = learning(self.state.module)
 
     def _positions(self, piece: int) -> list[int]:
         """Which positions of the global batch are this process's, in this piece of it: every so-manieth, since neighbours in a
@@ -190,7 +190,7 @@ class Loop:
         batch = self.draw(self.state.step, positions, rng)
         device = self.accelerator.device
         moved = {name: value.to(device, non_blocking=True) for name, value in batch.cond.items()}
-        return Batch(batch.x.to(device, non_blocking=True), moved), rng
+        return replace(batch, x=batch.x.to(device, non_blocking=True), cond=moved), rng
 
     def _backward(self) -> tuple[Tensor, dict[str, Tensor], list[Mapping[str, Tensor]]]:
         """Gradients of the mean loss over the batch; -> its mean and its parts' means over this process's share, and what the companion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,17 +12,20 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 
-from unstir.data import Dataset
+from unstir.conditioning.derived import Derived, Nothing
+from unstir.data import Dataset, DataSpec
 from unstir.data.order import indices
 from unstir.denoiser import NetDenoiser
 from unstir.errors import UserError
 from unstir.model import Model
 from unstir.objectives import Batch
 from unstir.recipes import Recipe
-from unstir.run import Run, fetch
+from unstir.run import Run
 from unstir.sampling import SampleNoise, mix_seed
 from unstir.trainable import Trainable
 from unstir.trained import Trained
+from unstir.training.adopt import adopt
+from unstir.training.base import check_base, told_to
 from unstir.training.checkpoint import Checkpoints
 from unstir.training.devices import autocast_dtype, keep_freed_memory
 from unstir.training.layout import layout_of
@@ -45,13 +48,18 @@ class Draw:
     flip: bool
     rows: npt.NDArray[np.int64] | None = None
     """Where only some of the samples are to be drawn: which."""
+    derived: Derived = field(default_factory=Nothing)
+    """Conditions that are computed from the samples."""
+    always: frozenset[str] = frozenset()
+    """Conditions that drop-out leaves alone."""
 
     def __call__(self, step: int, positions: list[int], rng: SampleNoise) -> Batch:
         count = len(self.dataset) if self.rows is None else len(self.rows)
         rows = indices(count, self.batch_size, step, self.seed)[positions]
         rows = rows if self.rows is None else self.rows[rows]
         flip = rng.uniform() < 0.5 if self.flip else None
-        return Batch(*self.dataset.batch(rows, flip))
+        x, cond = self.dataset.batch(rows, flip)
+        return Batch(x, {**cond, **self.derived.training(x, rng)}, self.always)
 
 
 def fit_recipe(recipe: Recipe, dataset: Dataset, name: str) -> Recipe:
@@ -95,19 +103,29 @@ MEASURED = (10_000, 2**26)
 def some_samples(dataset: Dataset) -> torch.Tensor:
     """As many samples as tell the data's moments, evenly spread, (n, *shape) in model units."""
     most = min(MEASURED[0], max(2, MEASURED[1] // dataset.spec.dimensions), len(dataset))
-    return dataset.batch(torch.linspace(0, len(dataset) - 1, most, dtype=torch.float64).round().long())[0]
+    return dataset.samples(torch.linspace(0, len(dataset) - 1, most, dtype=torch.float64).round().long())
 
 
 HELD_OUT_SEED = 0x0E1D
 
 
-def held_out(rows: npt.NDArray[np.int64], share: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(rows to train on, rows held out): a random share, at least one, the same for the same data."""
+def held_out(
+    rows: npt.NDArray[np.int64], share: float, kin: npt.NDArray[np.int64] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(rows to train on, rows held out): a random share, at least one, the same for the same data.
+
+    Args:
+        rows: increasing.
+        kin: a number from 0 up for each row: those of one number stay together, and the share is one of the numbers.
+    """
     if share == 0:
         return rows, rows[:0]
-    count = min(max(round(share * len(rows)), 1), len(rows) - 1)
-    order = np.random.Generator(np.random.PCG64([HELD_OUT_SEED, len(rows)])).permutation(len(rows))
-    return np.sort(rows[order[count:]]), np.sort(rows[order[:count]])
+    kin = np.arange(len(rows)) if kin is None else kin
+    families = int(kin.max()) + 1
+    count = min(max(round(share * families), 1), families - 1)
+    order = np.random.Generator(np.random.PCG64([HELD_OUT_SEED, families])).permutation(families)
+    away = np.isin(kin, order[:count])
+    return rows[~away], rows[away]
 
 
 class Window:
@@ -148,10 +166,17 @@ class Session:
     def __init__(self, run: Run, name: str, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> None:
         self.run = run
         recipe = fit_recipe(recipe, dataset, name)
+        self._checkpoints = Checkpoints(run.checkpoints, recipe.training.keep)
+        self.notes: list[str] = []  # what there is to say of the base
+        base = self._base(recipe)
+        if recipe.network.needs_base:
+            known = run.read_recipe()[2] if base is None else base.spec
+            dataset = self._told_to(known, recipe, dataset)
         samples = some_samples(dataset)
         self.recipe = recipe = replace(
             recipe, process=recipe.process.fitted(samples), objective=recipe.objective.fitted(dataset.spec)
         )
+        self.spec = recipe.derived.described(dataset.spec)
         self.dataset = dataset
         self.accelerator = accelerator
         self.warnings: list[str] = []
@@ -160,21 +185,39 @@ class Session:
         if accelerator.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(mix_seed(config.seed) >> 1)
-        self.rows, self.held_out = held_out(recipe.denoiser.rows(dataset), config.held_out)
-        self.module = recipe.denoiser.build(recipe.network, recipe.process, dataset.spec)
+        rows = recipe.denoiser.rows(dataset)
+        self.rows, self.held_out = held_out(rows, config.held_out, recipe.denoiser.kin(dataset, rows))
+        self.module = recipe.denoiser.build(recipe.network, recipe.process, self.spec)
         _check_trainable(recipe, self.module)
         self.module.fit(samples)
+        if base is not None:
+            self.notes.insert(0, f"{recipe.base}: {adopt(self.module, base, self.spec)}")
         self.module.autocast = autocast_dtype(config.precision, accelerator.device)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # BatchNorm over the whole batch
             self.module.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.module.network)  # type: ignore[no-untyped-call]
         self.state = TrainingState(self.module, config, layout, recipe.objective.companion(recipe.process))
         self.saved_step = -1
         self.stopping = False
-        self._checkpoints = Checkpoints(run.checkpoints, config.keep)
         self._trackers: list[Tracker] = [run.log]
         self._evaluation: DuringTraining | None = None
         if config.compile:
             self.module.network.compile()
+
+    def _base(self, recipe: Recipe) -> Trained | None:
+        """The run to start from; None where there is none, or where this run has gone on from it already."""
+        check_base(recipe)
+        if not recipe.base or self._checkpoints.steps():
+            return None
+        return self.run.fetch(recipe.base, torch.device("cpu"))
+
+    def _told_to(self, base: DataSpec, recipe: Recipe, dataset: Dataset) -> Dataset:
+        """The data set as a base that stays as it is can be told of it."""
+        dataset, left_out = told_to(dataset, base, recipe.derived.declare(dataset.spec))
+        if left_out:
+            self.notes.append(
+                f"{', '.join(left_out)} of {dataset.name} mean something else to it or nothing, and are left out"
+            )
+        return dataset
 
     @property
     def denoiser(self) -> NetDenoiser:
@@ -200,7 +243,7 @@ class Session:
                 "count": len(self.dataset),
                 "fingerprint": self.dataset.fingerprint,
             }
-            self.run.write_recipe(name, self.recipe, self.dataset.spec, about)
+            self.run.write_recipe(name, self.recipe, self.spec, about)
 
     def resume(self) -> None:
         """Goes back to the newest checkpoint that can be read.
@@ -232,7 +275,8 @@ class Session:
 
     def __iter__(self) -> Iterator[Progress]:
         config = self.recipe.training
-        draw = Draw(self.dataset, config.batch_size, config.seed, self.recipe.data.flip, self.rows)
+        derived, always = self.recipe.derived, self.spec.always
+        draw = Draw(self.dataset, config.batch_size, config.seed, self.recipe.data.flip, self.rows, derived, always)
         loop = Loop(self.state, self.recipe.objective, draw, config, self.accelerator)
         window = Window()
         progress: Progress | None = None
@@ -333,11 +377,11 @@ class Session:
         module = self.state.layout.whole(self.state.averaged.module)
         assert isinstance(module, Trainable)
         module.autocast = self.module.autocast
-        return Trained(module.eval(), self.dataset.spec, self.recipe)
+        return Trained(module.eval(), self.spec, self.recipe, self.run.fetch)
 
     def model(self) -> Model:
         """The model as it is now, of a recipe that trains a denoiser. To be called on all processes."""
-        return Model.of(self.trained(), fetch)
+        return Model.of(self.trained())
 
     def show(self, *, final: bool = False) -> Shown:
         """What has been learnt so far: a denoiser's samples as a picture in the run folder, a classifier's accuracy, ... To be called

@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from unstir.clip import Clip
+from unstir.likeness import computed_like, rows_showing
 from unstir.media.write import write
 from unstir.noisy_classifier import NoisyClassifier
-from unstir.recipes.module import DenoiserConfig, ModuleConfig, NoisyClassifierConfig
+from unstir.recipes.module import ClipConfig, DenoiserConfig, ModuleConfig, NoisyClassifierConfig
 from unstir.sampling import end
+from unstir.training import retrieval
 from unstir.training.accuracy import measure, write_accuracy
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ def samples(session: Session, final: bool) -> Shown:
     padded = range(-(-count // processes) * processes)
     share = list(padded)[session.accelerator.process_index :: processes]
     mine: dict[str, Any] = {name: labels[[i % count for i in share]] for name, labels in cond.items()}
+    rows = rows_showing(session.dataset, cond, count)
+    mine |= computed_like(model, model.recipe.sampling, session.dataset, lambda i: rows[i % count])
     x = end(model.trajectory(share, seed=session.recipe.training.seed, **mine))
     if processes > 1:  # process p's k-th sample is number k * processes + p
         x = session.accelerator.gather(x).unflatten(0, (processes, -1)).transpose(0, 1).flatten(0, 1)
@@ -69,4 +74,20 @@ def accuracy(session: Session, final: bool) -> Shown:
     return Shown((("accuracy", found.text(of)),), found.numbers(of))
 
 
-SHOWS: dict[type[ModuleConfig], Show] = {DenoiserConfig: samples, NoisyClassifierConfig: accuracy}
+def retrieved(session: Session, final: bool) -> Shown:
+    """How often a CLIP finds the caption of a picture, and the picture of a caption, by noise level, of captions that were held out (or of
+    those it saw, where none were)."""
+    clip = session.trained().module
+    assert isinstance(clip, Clip)
+    rows, of = (session.held_out, "held-out") if len(session.held_out) else (session.rows, "training")
+    found = retrieval.measure(clip, session.dataset, rows, of, session.recipe.training.seed, session.accelerator)
+    if session.main:
+        retrieval.write_retrieval(session.run.retrieval_file, found, session.state.step)
+    return Shown(found.lines(), found.numbers())
+
+
+SHOWS: dict[type[ModuleConfig], Show] = {
+    DenoiserConfig: samples,
+    NoisyClassifierConfig: accuracy,
+    ClipConfig: retrieved,
+}

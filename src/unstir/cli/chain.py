@@ -1,0 +1,201 @@
+"""unstir train cascade|imagen: recipes of several stages, each of which is trained by ``unstir train`` when the one before is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unstir.cli.arguments import parse, take, wants_help
+from unstir.errors import UserError
+from unstir.recipes import Recipe
+from unstir.run import Run
+from unstir.stages import read_stages, stage_name, write_stages
+
+HELP = """This recipe trains {count} models, one after the other: {names}. An option is for all of them; with the name of a stage before it,
+for that stage alone, as in --{first}.network.channels 96. --training.minutes is shared out over them.
+"""
+
+
+def start(name: str, words: list[str]) -> None:
+    """``unstir train NAME --data SOURCE``."""
+    from unstir.cli.train import default_folder, findable_data, findable_runs
+    from unstir.data import load
+    from unstir.recipes.chains import stages_of, with_sizes
+    from unstir.training.devices import engine
+    from unstir.training.session import fit_recipe
+
+    stages = stages_of(name)
+    if wants_help(words):
+        names = ", ".join(folder or "and the one that the run is" for folder in stages)
+        print(HELP.format(count=len(stages), names=names, first=next(iter(stages))))
+    if take(list(words), "--base") is not None:
+        raise UserError(f"{name} trains its stages itself, and starts from no other run: leave --base out")
+    out = take(words, "--out")
+    stages = settled(stages, words, f"unstir train {name}")
+    source = stages[""].data.source
+    if not source:
+        raise UserError(
+            f"what to train on? unstir train {name} --data SOURCE (a folder of pictures, or a name such as emoji)"
+        )
+    folder = Path(out) if out else default_folder(name, source)
+    if Run(folder).exists() or read_stages(folder) is not None:
+        raise UserError(
+            f"{folder} is a run already. Go on with it: unstir train --resume {folder}   Or choose another --out."
+        )
+    accelerator = engine()
+    with accelerator.main_process_first():
+        dataset = load(dataclasses.replace(stages[""].data, text="", groups=0))  # only for its kind and size
+    fit_recipe(stages[""], dataset, name)
+    stages[""].derived.described(dataset.spec)
+    stages = {
+        inner: dataclasses.replace(
+            r,
+            data=findable_data(r.data),
+            sampling=dataclasses.replace(findable_runs(r.sampling), low_res_from=r.sampling.low_res_from),
+        )
+        for inner, r in with_sizes(stages, dataset.spec.shape[1:]).items()
+    }
+    _train(accelerator, folder, name, stages)
+
+
+def resume(folder: str, words: list[str]) -> None:
+    """``unstir train --resume RUN`` of a run in several stages: from where it stopped, in whichever."""
+    from unstir.training.devices import engine
+
+    found = read_stages(folder)
+    assert found is not None
+    name, planned = found
+    begun = {inner: Run(Path(folder) / inner) for inner in planned}
+    stages = {inner: run.read_recipe()[1] if run.exists() else planned[inner] for inner, run in begun.items()}
+    _train(engine(), Path(folder), name, settled(stages, words, f"unstir train --resume {folder}"))
+
+
+def _train(accelerator: Any, folder: Path, name: str, stages: Mapping[str, Recipe]) -> None:
+    """Trains the stages that are not done yet; the last one in any case, so that the end is told."""
+    from unstir.cli.train import train_with
+    from unstir.training.devices import disband
+
+    console = Console(quiet=not accelerator.is_main_process, highlight=False)
+    if accelerator.is_main_process:
+        write_stages(folder, name, stages)
+    accelerator.wait_for_everyone()
+    status = 0
+    for number, (inner, recipe) in enumerate(stages.items(), start=1):
+        run = Run(folder / inner)
+        if inner and done(run, recipe):
+            continue
+        console.print(f"stage {number} of {len(stages)}: {recipe.about or stage_name(name, inner)}", soft_wrap=True)
+        status = train_with(accelerator, run, stage_name(name, inner), recipe, resume=run.exists())
+        if status:
+            console.print(f"All stages go on with:  unstir train --resume {folder}", soft_wrap=True)
+            break
+    disband(accelerator, status)
+    if status:
+        sys.exit(status)
+
+
+def done(run: Run, recipe: Recipe) -> bool:
+    """Whether a run is as long as planned."""
+    from unstir.training.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(run.checkpoints, 1)
+    if not run.exists() or not run.weights_file.is_file() or not checkpoints.steps():
+        return False
+    state, _ = checkpoints.load()
+    return recipe.training.fraction(state["step"], state["seconds"]) >= 1
+
+
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+def settled(stages: Mapping[str, Recipe], words: list[str], program: str) -> dict[str, Recipe]:
+    """The stages with the settings of a --config file and of the flags.
+
+    Raises:
+        UserError: an option that no stage has, or a value that does not fit.
+    """
+    from unstir.cli.train import read_config
+    from unstir.recipes.serial import override
+
+    words = list(words)
+    config, source = take(words, "--config"), take(words, "--data")
+    minutes = take(words, "--training.minutes")
+    settings = {} if config is None else read_config(Path(config))
+    settled_: dict[str, Recipe] = {}
+    for folder, recipe in shared_out(stages, minutes).items():
+        recipe = override(recipe, settings if _enlarges(recipe) else _without_enlarging(settings))
+        if source is not None:
+            recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=source))
+        recipe = parse(recipe, words_of(folder, stages, words), program)
+        recipe.training.fraction(0, 0.0)  # a stage without a length is refused before any is trained
+        settled_[folder] = recipe
+    return settled_
+
+
+def shared_out(stages: Mapping[str, Recipe], minutes: str | None) -> dict[str, Recipe]:
+    """The stages with so many minutes between them, in proportion to what they have now.
+
+    Raises:
+        UserError: no number of minutes.
+    """
+    if minutes is None:
+        return dict(stages)
+    try:
+        total = float(minutes)
+    except ValueError:
+        raise UserError(f"--training.minutes takes a number, not '{minutes}'") from None
+    now = {folder: recipe.training.minutes or 1.0 for folder, recipe in stages.items()}
+    return {
+        folder: dataclasses.replace(
+            recipe, training=dataclasses.replace(recipe.training, minutes=total * now[folder] / sum(now.values()))
+        )
+        for folder, recipe in stages.items()
+    }
+
+
+def words_of(folder: str, stages: Mapping[str, Recipe], words: Iterable[str]) -> list[str]:
+    """The options of one stage: those for all, and those with its name before them, which win. A stage that enlarges nothing leaves out
+    what is said of enlarging."""
+    common: dict[str, list[str]] = {}
+    own: dict[str, list[str]] = {}
+    for option in _options(words):
+        head, dot, rest = option[0].removeprefix("--").partition(".")
+        if dot and head and head in stages:
+            if head == folder:
+                own[_flag(f"--{rest}")] = [f"--{rest}", *option[1:]]
+        elif _enlarges(stages[folder]) or not _flag(option[0]).startswith(("--derived", "--sampling.low-res")):
+            common[_flag(option[0])] = option
+    return [word for option in (common | own).values() for word in option]
+
+
+def _options(words: Iterable[str]) -> list[list[str]]:
+    """The words in pieces that begin with a flag."""
+    pieces: list[list[str]] = []
+    for word in words:
+        if word.startswith("--") or not pieces:
+            pieces.append([word])
+        else:
+            pieces[-1].append(word)
+    return pieces
+
+
+def _flag(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-")
+
+
+def _enlarges(recipe: Recipe) -> bool:
+    from unstir.conditioning.derived import LowRes
+
+    return isinstance(recipe.derived, LowRes)
+
+
+def _without_enlarging(settings: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in settings.items() if key != "derived"}
+    if "sampling" in kept:
+        kept["sampling"] = {k: v for k, v in kept["sampling"].items() if not k.replace("-", "_").startswith("low_res")}
+    return kept

@@ -1,0 +1,316 @@
+"""Runs of several stages through the command line: train, stop, go on, sample, enlarge."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+import unstir
+from unstir.cli import run
+from unstir.conditioning.derived.low_res import enlarged, shrunk
+from unstir.errors import UserError
+from unstir.run import Run
+from unstir.training.checkpoint import Checkpoints
+from unstir.training.session import Session
+
+TINY = [
+    "--training.batch-size",
+    "4",
+    "--network.channels",
+    "8",
+    "--network.middle",
+    "1",
+    "--network.head-channels",
+    "8",
+]
+PLAN = ["--training.steps", "6", "--training.checkpoint-every", "2", "--sampling.steps", "3", *TINY]
+
+
+def train(data: Path, out: Path, *words: str, recipe: str = "cascade") -> None:
+    run(["train", recipe, "--data", str(data), "--out", str(out), *PLAN, *words])
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, tiny_arrays: dict[str, Path]) -> Path:
+    out = tmp_path_factory.mktemp("chains") / "c"
+    train(tiny_arrays["image"], out, "--base.network.channels", "16")
+    return out
+
+
+def as_if_learnt(folder: Path) -> Path:
+    """Six steps teach a network little of its conditions: weights as if it had learnt something of them."""
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    for value in weights.values():
+        value += 0.1 * torch.randn(value.shape, generator=generator).to(value)
+    safetensors.torch.save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learnt(chain: Path) -> Path:
+    copy = chain.parent / "learnt"
+    shutil.copytree(chain, copy)
+    return as_if_learnt(copy)
+
+
+def said(*words: str | Path) -> str:
+    with pytest.raises(UserError) as error:
+        run([str(word) for word in words])
+    message = str(error.value)
+    assert len(message.splitlines()) <= 2
+    return message
+
+
+def picture(path: Path, *shape: int) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    one, other = (safetensors.torch.load_file(folder / "model.safetensors") for folder in (a, b))
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_is_two_runs(chain: Path) -> None:
+    name, recipe, spec = Run(chain).read_recipe()
+    below, base, small = Run(chain / "base").read_recipe()
+    assert (name, below) == ("cascade", "cascade-base")
+    assert (spec.shape, small.shape) == ((3, 12, 10), (3, 6, 5))
+    assert set(spec.conditions) - {"text"} == {"label", "low_res", "low_res_level"}
+    assert set(small.conditions) - {"text"} == {"label"}
+    assert (recipe.network.channels, base.network.channels) == (8, 16)  # type: ignore[attr-defined]
+    assert Checkpoints(chain / "base" / "checkpoints", 3).steps()[-1] == 6
+    assert len(list((chain / "samples").iterdir())) == 1
+
+
+@pytest.mark.parametrize("stage", ["base", ""])
+def test_killed_in_either_stage_and_resumed_equals_never_killed(
+    stage: str, chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As kill -9 leaves it: the stages after it were never begun, its last steps are lost."""
+    cut = tmp_path / "cut"
+    shutil.copytree(chain, cut)
+    Checkpoints(cut / stage / "checkpoints", 3).path(6).unlink()
+    if stage == "base":
+        for path in [cut / "recipe.toml", cut / "model.safetensors", cut / "metrics.jsonl"]:
+            path.unlink()
+        shutil.rmtree(cut / "checkpoints")
+        assert "last stage of" in said("sample", cut)
+        assert "is a run already" in said("train", "cascade", "--data", "emoji", "--out", cut)
+    run(["train", "--resume", str(cut)])
+    assert ("stage 1 of 2" in capsys.readouterr().out) == (stage == "base")
+    assert same_weights(cut, chain)
+    assert same_weights(cut / "base", chain / "base")
+
+
+def test_stopped_in_the_first_stage_the_second_does_not_begin(
+    tiny_arrays: dict[str, Path], chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_three(session: Session) -> bool:
+        session.stopping = session.state.step == 3
+        return session.stopping
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_should_stop", at_three)
+        with pytest.raises(SystemExit) as stop:
+            train(tiny_arrays["image"], tmp_path / "c", "--base.network.channels", "16")
+    assert stop.value.code == 130
+    assert not Run(tmp_path / "c").exists()
+    run(["train", "--resume", str(tmp_path / "c")])
+    assert same_weights(tmp_path / "c", chain)
+
+
+def test_longer_by_resuming(chain: Path, tmp_path: Path) -> None:
+    longer = tmp_path / "longer"
+    shutil.copytree(chain, longer)
+    run(["train", "--resume", str(longer), "--training.steps", "8", "--base.training.steps", "7"])
+    steps = [Checkpoints(longer / stage / "checkpoints", 3).steps()[-1] for stage in ("base", "")]
+    assert steps == [7, 8]
+
+
+def test_groups_of_unlabelled_data_are_the_first_stage_s_alone(tmp_path: Path) -> None:
+    """Those found at two sizes would not be the same."""
+    x = np.random.default_rng(0).integers(0, 256, (150, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    train(tmp_path / "x.npy", tmp_path / "c", "--training.steps", "1")
+    small, large = (Run(tmp_path / "c" / stage).read_recipe()[2].conditions for stage in ("base", ""))
+    assert set(small) == {"group"}
+    assert set(large) == {"low_res", "low_res_level"}
+    assert unstir.load(tmp_path / "c").sample(2).shape == (2, 3, 8, 8)
+
+
+def test_what_a_chain_refuses(tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    assert "trains on data of kind image" in said("train", "cascade", "--data", tiny_arrays["signal"], "--out", out)
+    assert "what to train on?" in said("train", "cascade", "--out", out)
+    assert "unknown option --networkk" in said("train", "cascade", "--data", tiny_arrays["image"], "--networkk", "3")
+    assert "starts from no other run" in said("train", "cascade", "--data", tiny_arrays["image"], "--base", "x")
+    assert not out.exists()
+
+
+# ---- sampling --------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_samples_through_all_stages(learnt: Path, tmp_path: Path) -> None:
+    chain = learnt
+    run(["sample", str(chain), "-n", "5", "--label", "one", "--out", str(tmp_path / "x.npz")])
+    model = unstir.load(chain)
+    again = model.sample(5, label="one")
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["arr_0"], model.spec.to_data(again))
+    below = unstir.load(chain / "base")
+    small = below.spec.to_model(below.spec.to_data(below.sample(5, label="one")))
+    asked = model.conditions({"label": "one"}, model.settings(low_res_from="base"), 0, range(5))
+    level = model.recipe.derived.level  # type: ignore[attr-defined]
+    assert asked["low_res_level"].flatten().tolist() == [pytest.approx(level)] * 5
+    clean = model.conditions({"label": "one", "low_res_level": [0.0]}, model.recipe.sampling, 0, range(5))
+    torch.testing.assert_close(clean["low_res"], enlarged(small, 2, (12, 10)))
+    run(["sample", str(chain), "-n", "5", "--label", "one", "--batch-size", "2", "--out", str(tmp_path / "y.npz")])
+    difference = np.load(tmp_path / "y.npz")["arr_0"].astype(int) - np.load(tmp_path / "x.npz")["arr_0"]
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_chain_can_be_moved(chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(chain, moved)
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(unstir.load("elsewhere").sample(2), unstir.load(chain).sample(2))
+    shutil.rmtree(moved / "base")
+    assert "there is no run folder" in said("sample", moved, "-n", "2")
+    other = said("sample", moved, "-n", "2", "--low-res-from", chain)
+    assert "draws images of shape 3x12x10, and this model enlarges images of shape 3x6x5 by 2" in other
+    run(["sample", str(moved), "-n", "2", "--low-res-from", str(chain / "base"), "--out", "x.png"])
+
+
+def test_info_tells_the_stages_and_commands_that_work(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "a chain"
+    shutil.copytree(chain, copy)
+    monkeypatch.chdir(tmp_path)
+    run(["info", str(copy)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("  stage")] == [
+        f"  stage 1    {copy / 'base'}: 3x6x5, step 6",
+        f"  stage 2    {copy}: 3x12x10, step 6 (this run)",
+    ]
+    assert any(line.startswith("  derived    low-res (factor 2") for line in lines)
+    assert any(line.startswith("  --low-res") for line in lines)
+
+    def command(name: str) -> list[str]:
+        line = next(line for line in lines if line.startswith(f"  {name} "))
+        return shlex.split(line.removeprefix(f"  {name}"))[1:]
+
+    run(command("sample"))
+    with Image.open(tmp_path / "samples.png") as samples:
+        assert samples.size[0] > 12
+    picture(tmp_path / "small.png", 6, 5, 3)
+    run(["small.png" if word == "FILE" else word for word in command("enlarge")])
+    with Image.open(tmp_path / "large.png") as large:
+        assert large.size == (10, 12)
+    run(command("go on"))
+    assert [Checkpoints(copy / stage / "checkpoints", 3).steps()[-1] for stage in ("base", "")] == [12, 12]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inpaint", "--mask", "mask.png", "--method", "replacement"],
+        ["image-to-image"],
+        ["interpolate", "--to", "b.png", "-n", "3", "--steps", "4"],
+        ["colorize"],
+    ],
+)
+def test_edits_of_a_last_stage(chain: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be enlarged is drawn, or given."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name, 12, 10, 3)
+    Image.fromarray(np.eye(12, 10, dtype=np.uint8) * 255).save("mask.png")
+    picture(tmp_path / "small.png", 6, 5, 3)
+    for more in ([], ["--low-res", "small.png", "--low-res-level", "0.2"]):
+        run(["edit", words[0], str(chain), "--image", "a.png", *words[1:], *more, "--out", "x.npz"])
+        assert np.load("x.npz")["arr_0"].shape[1:] == (12, 10, 3)
+
+
+def test_evaluate_goes_through_the_chain(chain: Path, tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
+    words = ["--metrics", "fd", "-n", "8", "--features", "pixels", "--json", str(tmp_path / "e.json")]
+    run(["evaluate", str(chain), "--data", str(tiny_arrays["image"]), *words])
+    assert (tmp_path / "e.json").is_file()
+
+
+# ---- what is enlarged, from files --------------------------------------------------------------------------------------
+
+
+def test_low_res_from_files(learnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    chain = learnt
+    pixels = picture(tmp_path / "small.png", 6, 5, 3)
+    run(["sample", str(chain), "-n", "2", "--low-res", "small.png", "--low-res-level", "0", "--out", "x.npz"])
+    model = unstir.load(chain)
+    small = unstir.load(chain / "base").spec.to_model(pixels[None])
+    low_res = enlarged(small, 2, (12, 10))
+    expected = model.sample(2, low_res=low_res, low_res_level=[0.0])
+    np.testing.assert_array_equal(np.load("x.npz")["arr_0"], model.spec.to_data(expected))
+    assert (model.spec.to_data(model.sample(2)) != np.load("x.npz")["arr_0"]).mean() > 0.1, "it makes no difference"
+    large = picture(tmp_path / "large.png", 12, 10, 3)
+    run(["sample", str(chain), "-n", "2", "--image", "large.png", "--out", "y.npz"])
+    of_large = enlarged(shrunk(model.spec.to_model(large[None]), 2), 2, (12, 10))
+    np.testing.assert_array_equal(np.load("y.npz")["arr_0"], model.spec.to_data(model.sample(2, low_res=of_large)))
+
+
+def test_what_a_chain_cannot_be_asked(chain: Path) -> None:
+    assert "takes no --image" in said("sample", chain / "base", "--image", "nothing.png")
+    assert "takes no --text" in said("sample", chain, "--text", "x")
+    assert "holds none to enlarge" in said("compress", chain, "--image", "x.png")
+    assert "between 0 and 0.5" in said("sample", chain, "-n", "1", "--low-res-level", "0.9")
+
+
+# ---- enlarging -------------------------------------------------------------------------------------------------------
+
+
+def test_upscale_files_of_any_size(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for height, width in ((6, 5), (9, 14)):
+        pixels = picture(tmp_path / "small.png", height, width, 3)
+        run(["edit", "upscale", str(chain), "--image", "small.png", "-n", "2", "--out", "x.npz", "--seed", "3"])
+        found = np.load("x.npz")["arr_0"]
+        assert found.shape == (2, 2 * height, 2 * width, 3)
+        assert found.dtype == np.uint8
+        means = found.reshape(2, height, 2, width, 2, 3).astype(float).mean((2, 4))
+        error = np.sqrt(((means - pixels) ** 2).mean())
+        printed = capsys.readouterr().out
+        assert float(printed.split("differs by ")[1].split(" of 255")[0]) == pytest.approx(error, rel=0.05)
+    run(["edit", "upscale", str(chain), "--image", "small.png", "--compare", "--out", "folder"])
+    with Image.open(sorted(Path("folder").iterdir())[0]) as given:
+        np.testing.assert_array_equal(np.array(given), pixels.repeat(2, 0).repeat(2, 1))
+    assert "there is no file" in said("edit", "upscale", chain, "--image", "nothing.png")
+    assert "which picture?" in said("edit", "upscale", chain)
+
+
+def test_upscale_with_any_other_model(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "small.png", 3, 5, 3)
+    assert "made 2 times larger is not one of 6x5" in said("edit", "upscale", chain / "base", "--image", "small.png")
+    assert "not trained to enlarge" in said(
+        "edit", "upscale", chain / "base", "--image", "small.png", "--method", "model"
+    )
+    picture(tmp_path / "half.png", 6, 5, 3)
+    run(["edit", "upscale", str(chain), "--image", "half.png", "--method", "replacement", "--out", "x.npz"])
+    # Exact in real numbers; rounding to bytes moves a mean of four by half a level at most.
+    assert float(capsys.readouterr().out.split("differs by ")[1].split(" of 255")[0]) < 1e-2

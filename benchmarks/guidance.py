@@ -45,7 +45,7 @@ WAYS = {
 def spread(vectors: Tensor, labels: Tensor) -> float:
     """The mean distance of two samples of a class, (N, D) and (N,) -> a number; the mean over classes."""
     means = []
-    for label in labels.unique():
+    for label in sorted(set(labels.tolist())):
         own = vectors[labels == label].double()
         means.append(float(torch.pdist(own).mean()))
     return sum(means) / len(means)

@@ -26,6 +26,7 @@ from PIL import Image  # noqa: E402
 
 import data_path  # noqa: E402
 import estimate  # noqa: E402
+import guidance  # noqa: E402
 import judge  # noqa: E402
 import memory  # noqa: E402
 import overhead  # noqa: E402
@@ -473,3 +474,11 @@ def test_short_forms_as_they_are_called(words: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "\n|" in done.stdout
+
+
+def test_diversity_is_the_mean_distance_within_a_class() -> None:
+    vectors = torch.tensor([[0.0, 0.0], [3.0, 4.0], [100.0, 0.0], [100.0, 1.0], [100.0, 0.0]])
+    labels = torch.tensor([0, 0, 1, 1, 1])
+    assert guidance.spread(vectors, labels) == pytest.approx(
+        (5 + (1 + 0 + 1) / 3) / 2
+    )  # classes are as far as they like

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from contenders import stubs
 from contenders.contender import Peer, Tuning
 
-stubs.install()
-
-from denoising_diffusion_pytorch import GaussianDiffusion, Unet  # noqa: E402
-from ema_pytorch import EMA  # noqa: E402
+with stubs.in_place():
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    from ema_pytorch import EMA
 
 
 class Lucidrains(Peer):

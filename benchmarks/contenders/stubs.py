@@ -5,7 +5,9 @@ torchvision's wheels are CUDA builds that fail beside a CPU torch, so stand-ins 
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from types import ModuleType
 from typing import NoReturn
@@ -24,13 +26,18 @@ def _refuse(*_: object, **__: object) -> NoReturn:
     raise NotImplementedError("a stand-in: the benchmarks use neither torchvision nor pytorch-fid")
 
 
-def install() -> None:
-    """Puts the stand-ins where ``import`` finds them, for packages that are not installed."""
-    import diffusers  # noqa: F401  decides at its own import whether torchvision is there: it must not see the stand-in
-
+@contextlib.contextmanager
+def in_place() -> Iterator[None]:
+    """Puts the stand-ins where ``import`` finds them, for packages that are not installed, and takes them away again: diffusers and
+    transformers decide at their own imports whether torchvision is there."""
     absent = {name for name in ("torchvision", "pytorch_fid") if find_spec(name) is None}
     made = {name: ModuleType(name) for name in STUBS if name.split(".")[0] in absent}
     for name, module in made.items():
         for attribute in STUBS[name]:
             setattr(module, attribute, made.get(f"{name}.{attribute}", _refuse))
     sys.modules.update(made)
+    try:
+        yield
+    finally:
+        for name in made:
+            del sys.modules[name]

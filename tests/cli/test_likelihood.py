@@ -242,10 +242,15 @@ def test_a_file_is_only_read_by_its_model(
 
 
 def test_points_too(points_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.save(tmp_path / "point.npy", np.array([0.4, 1.2], np.float32))
+    point = np.array([0.4, 1.2], np.float32)
+    np.save(tmp_path / "point.npy", point)
     run(["compress", str(points_run), "--image", str(tmp_path / "point.npy"), "--rate", "0", "--window", "4"])
+    told = float(capsys.readouterr().out.split("root-mean-square error ")[1].split()[0])
     run(["decompress", str(points_run), str(tmp_path / "point.bin"), "--out", str(tmp_path / "back.npy")])
-    assert np.load(tmp_path / "back.npy").shape == (1, 2)
+    back = np.load(tmp_path / "back.npy")
+    assert back.shape == (1, 2)
+    assert math.sqrt(((back[0] - point) ** 2).mean()) == pytest.approx(told, rel=1e-3)
+    assert told < 0.5 * float(np.std(unstir.load(points_run, "cpu").sample(64).numpy()))  # it is that point, not any
 
 
 def test_the_curve(image_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

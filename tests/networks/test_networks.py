@@ -112,8 +112,13 @@ def test_each_sample_has_its_own_noise_level_and_condition(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_channels_in_and_out_are_free(name: str) -> None:
     config, spec = SMALL[name]
-    network = config.build(spec, out_channels=6, in_channels=5)
-    assert network(randn(2, 5, *spec.shape[1:]), randn(2)).shape == output_shape(config, spec, 2, 6)
+    network = awake(config.build(spec, out_channels=6, in_channels=5)).eval()
+    x = randn(2, 5, *spec.shape[1:]).requires_grad_()
+    F = network(x, randn(2))
+    assert F.shape == output_shape(config, spec, 2, 6)
+    for channel in range(6):  # each output hears each input
+        (heard,) = torch.autograd.grad(F[:, channel].square().sum(), x, retain_graph=True)
+        assert heard.reshape(2, 5, -1).any(2).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -105,3 +105,14 @@ def test_the_command_line_reaches_every_depth() -> None:
         Recipe(), ["--sampling.sampler", "heun", "--sampling.sampler.churn", "0.1"], "x"
     ).sampling.sampler == Heun(churn=0.1)
     assert parse(Recipe(), ["--sampling.no-clip"], "x").sampling.clip is False
+
+
+@pytest.mark.parametrize(
+    "words", [["--training.minutes", "none"], ["--training.minutes=none"], ["--training.minutes", "None"]]
+)
+def test_none_is_nothing_as_in_a_recipe_file(words: list[str]) -> None:
+    assert RECIPES["quick"].training.minutes == 3
+    found = parse(RECIPES["quick"], [*words, "--training.steps", "5"], "unstir train quick")
+    assert (found.training.minutes, found.training.steps) == (None, 5)
+    with pytest.raises(UserError, match="batch-size takes"):  # which cannot be nothing
+        parse(RECIPES["quick"], ["--training.batch-size", "none"], "unstir train quick")

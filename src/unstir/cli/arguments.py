@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import io
 import re
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -39,6 +40,29 @@ def _flags(value: Any, prefix: str = "--") -> Iterator[str]:
             yield from _flags(child, flag + ".")
         else:
             yield flag
+
+
+def _optional(value: Any, prefix: str = "--") -> Iterator[str]:
+    """The options that may be nothing."""
+    hints = typing.get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        child, flag = getattr(value, field.name), f"{prefix}{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(child):
+            yield from _optional(child, flag + ".")
+        elif type(None) in typing.get_args(hints[field.name]):
+            yield flag
+
+
+def _with_nothing(value: Any, words: list[str]) -> list[str]:
+    """The words with "none", as recipe.toml has it, in the way that tyro writes it."""
+    optional = set(_optional(value))
+    result = []
+    for before, word in zip(["", *words], words, strict=False):
+        flag, equals, given = word.partition("=")
+        if equals and flag.replace("_", "-") in optional and given == "none":
+            word = f"{flag}=None"
+        result.append("None" if word == "none" and before.replace("_", "-") in optional else word)
+    return result
 
 
 def _replace(value: Any, path: list[str], new: Any) -> Any:
@@ -92,7 +116,7 @@ def parse(default: T, words: Sequence[str], program: str) -> T:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(type(value), default=value, args=rest, prog=program)
+            return tyro.cli(type(value), default=value, args=_with_nothing(value, rest), prog=program)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -82,7 +82,9 @@ class Model:
         if name not in self._fetched:
             trained = self.fetch(name, self.device)
             theirs = trained.spec
-            if isinstance(trained.module, Clip):  # which reads captions by itself, and nothing else that the model is told
+            if isinstance(
+                trained.module, Clip
+            ):  # which reads captions by itself, and nothing else that the model is told
                 theirs = dataclasses.replace(theirs, conditions={})
             check_fit(name, theirs, self.spec)
             self._fetched[name] = trained
@@ -98,7 +100,9 @@ class Model:
             UserError: a run to be guided by that does not exist, is of another kind, or does not fit this model.
         """
         if settings.control_strength != 1 and not isinstance(self.denoiser.network, ControlNet):
-            raise UserError("this model has no control whose strength could be set (unstir train controlnet --base RUN)")
+            raise UserError(
+                "this model has no control whose strength could be set (unstir train controlnet --base RUN)"
+            )
         bad = self._bad(settings.autoguidance) if settings.autoguidance else None
         log_prob = self._log_prob(self._classifier(settings.classifier)) if settings.classifier else None
         similarity = self._log_prob(self._clip(settings.clip_model)) if settings.clip_model else None
@@ -113,7 +117,9 @@ class Model:
         for key, theirs in trained.spec.conditions.items():  # the two are shown the same numbers
             ours = self.spec.conditions.get(key, theirs)
             if theirs.seen and ours.seen and (theirs.encoder, theirs.shape) != (ours.encoder, ours.shape):
-                raise UserError(f"{name} reads its {key} in another way than this model: train both on one data set with one --data.text")
+                raise UserError(
+                    f"{name} reads its {key} in another way than this model: train both on one data set with one --data.text"
+                )
         return OnlyKnown(trained.module, trained.spec.conditions)
 
     def _log_prob(self, guide: NoisyClassifier | Clip) -> LogProb:

@@ -97,7 +97,7 @@ def picture_command(run: Run, recipe: Recipe, spec: DataSpec) -> tuple[str, str]
             ["unstir", "edit", "upscale", str(run.folder), "--image", "FILE", "--out", "large.png"]
         )
     if isinstance(recipe.derived, Hole):
-        asked = "--image FILE --mask FILE --out filled.png".split()
+        asked = ["--image", "FILE", "--mask", "FILE", "--out", "filled.png"]
         return "fill", shlex.join(["unstir", "edit", "inpaint", str(run.folder), *asked])
     return "like", shlex.join(["unstir", "sample", str(run.folder), "--image", "FILE", "--out", "samples.png"])
 

@@ -66,9 +66,7 @@ class ClassifierFreeGuidance(Denoiser):
         scale = scale_within(self.process, t, self.scale, self.interval, x_t, outside=1.0) if asked else None
         if scale is None:
             return self.denoiser(x_t, t, **cond)
-        both = {
-            name: torch.cat([null_like(value) if name in asked else value, value]) for name, value in cond.items()
-        }
+        both = {name: torch.cat([null_like(value) if name in asked else value, value]) for name, value in cond.items()}
         t_both = t if t.ndim == 0 else torch.cat([t, t])
         uncond, conditional = batched(self.denoiser(torch.cat([x_t, x_t]), t_both, **both), 2)
         return restore_std(uncond.extrapolate(conditional, scale), conditional, self.rescale)

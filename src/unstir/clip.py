@@ -103,7 +103,7 @@ class Clip(Trainable):
     Equation:
         s(x_t, c) = exp(t) f(x_t) · g(c),   unit vectors f = picture tower(c_in x_t, c_noise), g = caption tower(c)
     Source:
-        Radford et al. 2021, section 2.3, https://arxiv.org/abs/2103.00020; on noised pictures: Nichol et al. 2022, section 2.3 (GLIDE's noised CLIP), https://arxiv.org/abs/2112.10741
+        Radford et al. 2021, section 2.3, https://arxiv.org/abs/2103.00020; on noised pictures: Nichol et al. 2022, on noised CLIP models, https://arxiv.org/abs/2112.10741
 
     Args:
         network: both towers.

@@ -58,7 +58,7 @@ class GridChannels(nn.Module):
     and one channel that is 1 where all of them are known.
 
     Source:
-        Nichol et al. 2022, section 3.3 (GLIDE's inpainting: the masked picture and its mask), https://arxiv.org/abs/2112.10741
+        Nichol et al. 2022, on image inpainting (the masked picture and its mask), https://arxiv.org/abs/2112.10741
 
     Args:
         conditions: that the data declare; those that are no grids are left out.

@@ -16,7 +16,7 @@ class SimilarityGuidance(ClassifierGuidance):
     Equation:
         mu <- mu + s Sigma d(f(x_t) · g(c)) / dx_t,   that is   eps <- eps - s · sigma · d(f(x_t) · g(c)) / dx_t
     Source:
-        Nichol et al. 2022, section 2.3 (CLIP guidance), https://arxiv.org/abs/2112.10741; its released code multiplies the product by exp(t)
+        Nichol et al. 2022, on CLIP guidance, https://arxiv.org/abs/2112.10741; its released code multiplies the product by exp(t)
 
     Args:
         denoiser: conditional or not.

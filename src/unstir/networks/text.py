@@ -31,7 +31,7 @@ class TextTokens(nn.Module):
     run's.
 
     Source:
-        Nichol et al. 2022, section 3.1 (GLIDE: the trained transformer), https://arxiv.org/abs/2112.10741; Saharia et al. 2022, section 2.5 (Imagen: frozen features, normalised), https://arxiv.org/abs/2205.11487
+        Nichol et al. 2022, on text-conditional diffusion models (the trained transformer), https://arxiv.org/abs/2112.10741; Saharia et al. 2022, section 2.5 (Imagen: frozen features, normalised), https://arxiv.org/abs/2205.11487
 
     Args:
         condition: a text with a ``shape``.
@@ -76,7 +76,7 @@ class Captions(nn.Module):
     Equation:
         vector = W_2 silu(W_1 mean of the tokens that are there)
     Source:
-        Saharia et al. 2022, section 2.5 ("a pooled embedding vector, added to the diffusion timestep embedding"), https://arxiv.org/abs/2205.11487; Nichol et al. 2022, section 3.1, takes the last token for it
+        Saharia et al. 2022, section 2.5 ("a pooled embedding vector, added to the diffusion timestep embedding"), https://arxiv.org/abs/2205.11487; Nichol et al. 2022 takes the last token for it
 
     Args:
         conditions: that the data declare; those that are no readable captions are left out.

@@ -62,7 +62,7 @@ class ContrastiveObjective(Objective):
     Equation:
         L = E[contrast of f(x_t) and g(c) over the batch],   x_t = alpha_t x_0 + sigma_t eps
     Source:
-        Radford et al. 2021, figure 3, https://arxiv.org/abs/2103.00020; on noised pictures: Nichol et al. 2022, section 2.3, https://arxiv.org/abs/2112.10741
+        Radford et al. 2021, figure 3, https://arxiv.org/abs/2103.00020; on noised pictures: Nichol et al. 2022, on noised CLIP models, https://arxiv.org/abs/2112.10741
     """
 
     trains: ClassVar[type[nn.Module]] = Clip

@@ -19,6 +19,6 @@ them. All randomness is handed in, so that both sides can be given the same.
     guided_diffusion  Dhariwal & Nichol 2021            algorithms 1 and 2
     cfg             Ho & Salimans 2022                    algorithm 2
     clip            Radford et al. 2021                   figure 3
-    glide           Nichol et al. 2022                    CLIP guidance (section 2.3)
+    glide           Nichol et al. 2022                    CLIP guidance
     imagen          Saharia et al. 2022                   static and dynamic thresholding
 """

@@ -19,7 +19,7 @@ def clip_guidance(mu_theta: At, Sigma_theta: At, f: At, g_c: Tensor, x_T: Tensor
     Equation:
         mu_hat(x_t | c) = mu(x_t | c) + s Sigma(x_t | c) grad_{x_t} (f(x_t) · g(c)),   x_{t-1} ~ N(mu_hat, Sigma)
     Source:
-        Nichol et al. 2022, section 2.3, https://arxiv.org/abs/2112.10741
+        Nichol et al. 2022, on CLIP guidance, https://arxiv.org/abs/2112.10741
     """
     x = x_T
     for t in range(len(z) - 1, 0, -1):

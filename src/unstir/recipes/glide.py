@@ -2,7 +2,7 @@
 
 Kept of GLIDE (Nichol et al. 2022, https://arxiv.org/abs/2112.10741): a transformer that learns to read together with the U-Net, the
 states of its tokens attended to at every level with attention, their pooled end beside the noise level, captions dropped out in a fifth of
-the training (section 3.2), and classifier-free guidance of about 3. Not kept: byte-pair tokens (letters instead: nothing to install, and a
+the training, and classifier-free guidance of about 3. Not kept: byte-pair tokens (letters instead: nothing to install, and a
 few thousand short captions have no need of them); tokens beside the self-attention's own (an attention of its own instead, which can be
 added to a trained network without changing it); the cosine process and eps (EDM's); the up-sampling stage (see the recipe cascade).
 

@@ -43,7 +43,7 @@ class Hole(Derived):
     """The sample around a hole, ``known``, with NaN in the hole. In training the hole is a box or a brush stroke at random.
 
     Source:
-        Nichol et al. 2022, section 4.3 (random regions of training examples are erased), https://arxiv.org/abs/2112.10741
+        Nichol et al. 2022, on image inpainting (random regions of training examples are erased), https://arxiv.org/abs/2112.10741
     """
 
     boxes: float = 0.5

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from launch import in_two_processes
 from PIL import Image
+from runs import said, weights
 
 import unstir
 from unstir.cli import run
@@ -33,10 +33,6 @@ def train(recipe: str, data: Path, out: Path, *words: str) -> Path:
     return out
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
 def state_of(folder: Path) -> dict[str, Any]:
     return Checkpoints(folder / "checkpoints", 3).load()[0]
 
@@ -49,14 +45,6 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list):
         return all(map(same, a, b))
     return bool(a == b)
-
-
-def said(*words: str | Path) -> str:
-    with pytest.raises(UserError) as error:
-        run([str(word) for word in words])
-    message = str(error.value)
-    assert len(message.splitlines()) <= 2
-    return message
 
 
 @pytest.fixture(scope="module")

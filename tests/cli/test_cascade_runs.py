@@ -11,11 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from runs import as_if_learnt, said
 
 import unstir
 from unstir.cli import run
 from unstir.conditioning.derived.low_res import enlarged, shrunk
-from unstir.errors import UserError
 from unstir.run import Run
 from unstir.training.checkpoint import Checkpoints
 from unstir.training.session import Session
@@ -44,29 +44,11 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tiny_arrays: dict[str, Path]
     return out
 
 
-def as_if_learnt(folder: Path) -> Path:
-    """Six steps teach a network little of its conditions: weights as if it had learnt something of them."""
-    weights = safetensors.torch.load_file(folder / "model.safetensors")
-    generator = torch.Generator().manual_seed(0)
-    for value in weights.values():
-        value += 0.1 * torch.randn(value.shape, generator=generator).to(value)
-    safetensors.torch.save_file(weights, folder / "model.safetensors")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def learnt(chain: Path) -> Path:
     copy = chain.parent / "learnt"
     shutil.copytree(chain, copy)
     return as_if_learnt(copy)
-
-
-def said(*words: str | Path) -> str:
-    with pytest.raises(UserError) as error:
-        run([str(word) for word in words])
-    message = str(error.value)
-    assert len(message.splitlines()) <= 2
-    return message
 
 
 def picture(path: Path, *shape: int) -> np.ndarray:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
+from runs import as_if_learnt, said
 
 import unstir
 from unstir.cli import run
 from unstir.data import DataConfig, load
-from unstir.errors import UserError
 from unstir.evaluation.samples import RunSource, order
 from unstir.likeness import rows_showing
 
@@ -36,11 +35,7 @@ def edges_run(tmp_path_factory: pytest.TempPathFactory, tiny_arrays: dict[str, P
     out = tmp_path_factory.mktemp("derived") / "edges"
     run(["train", "edm", "--data", str(tiny_arrays["image"]), "--out", str(out), *PLAN, "--derived", "edges"])
     # A few steps teach a network little of its conditions: weights as if it had learnt something of them.
-    weights = safetensors.torch.load_file(out / "model.safetensors")
-    generator = torch.Generator().manual_seed(0)
-    for value in weights.values():
-        value += 0.1 * torch.randn(value.shape, generator=generator).to(value)
-    safetensors.torch.save_file(weights, out / "model.safetensors")
+    as_if_learnt(out)
     return out
 
 
@@ -50,14 +45,6 @@ def enlarging_run(tmp_path_factory: pytest.TempPathFactory, tiny_arrays: dict[st
     out = tmp_path_factory.mktemp("derived") / "low-res"
     run(["train", "edm", "--data", str(tiny_arrays["image"]), "--out", str(out), *PLAN, "--derived", "low-res"])
     return out
-
-
-def said(*words: str | Path) -> str:
-    with pytest.raises(UserError) as error:
-        run([str(word) for word in words])
-    message = str(error.value)
-    assert len(message.splitlines()) <= 2
-    return message
 
 
 def picture(path: Path, *shape: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import said
 
 import unstir
 from unstir.cli import run
@@ -63,14 +64,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pixels(path: Path | str) -> np.ndarray:
     with Image.open(path) as picture:
         return np.array(picture)
-
-
-def said(*words: str | Path) -> str:
-    with pytest.raises(UserError) as error:
-        run([str(word) for word in words])
-    message = str(error.value)
-    assert len(message.splitlines()) <= 2
-    return message
 
 
 @pytest.mark.parametrize("method", ["repaint", "replacement", "gradient"])

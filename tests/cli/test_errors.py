@@ -7,17 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import said
 
 from unstir.cli import run
-from unstir.errors import UserError
-
-
-def said(*words: str | Path) -> str:
-    with pytest.raises(UserError) as error:
-        run([str(word) for word in words])
-    message = str(error.value)
-    assert len(message.splitlines()) <= 2
-    return message
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
+from runs import as_if_learnt, weights
 from torch import Tensor
 
 import unstir
@@ -46,19 +46,6 @@ class Life:
 
     def command(self, *words: object) -> None:
         run([str(word) for word in words])
-
-
-def weights(folder: Path) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
-def disturb(folder: Path) -> None:
-    """A few steps teach a network little of its conditions, and many layers begin at 0: a little of everything is added."""
-    generator, changed = torch.Generator().manual_seed(0), weights(folder)
-    for value in changed.values():
-        if value.is_floating_point():
-            value += 0.05 * torch.randn(value.shape, generator=generator).to(value)
-    safetensors.torch.save_file(changed, folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -95,7 +82,7 @@ def life(
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
     for stage in {trained.folder, *(path.parent for path in trained.folder.glob("*/model.safetensors"))}:
-        disturb(stage)
+        as_if_learnt(stage, 0.05)
     return trained
 
 

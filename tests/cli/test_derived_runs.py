@@ -72,6 +72,23 @@ def test_samples_like_a_picture(edges_run: Path, tmp_path: Path, monkeypatch: py
     assert np.abs(np.load("z.npz")["arr_0"].astype(int) - found).mean() < 2
 
 
+def test_pictures_of_another_size_are_fitted_as_a_line_says(
+    edges_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "large.png", 24, 40, 3)
+    picture(tmp_path / "map.png", 9, 40)
+    for words, size in (
+        (["--image", "large.png"], "large.png is 40 x 24"),
+        (["--edges", "map.png"], "map.png is 40 x 9"),
+    ):
+        run(["sample", str(edges_run), "-n", "1", *words, "--out", "x.npz"])
+        assert f"{size}, the data are 10 x 12: scaled" in capsys.readouterr().out
+    picture(tmp_path / "right.png", 12, 10)
+    run(["sample", str(edges_run), "-n", "1", "--edges", "right.png", "--out", "x.npz"])
+    assert "the data are" not in capsys.readouterr().out
+
+
 def test_several_pictures_are_taken_in_turn(edges_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "many").mkdir()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unstir.cli.advice import condition_lines, usable
 from unstir.cli.arguments import parse, spelled_out, take, take_conditions, wants_help
-from unstir.cli.sample import DrawOptions, known_words, named_device, with_captions, with_classes
+from unstir.cli.sample import DrawOptions, known_words, named_device, tell, with_captions, with_classes
 from unstir.conditioning.derived import LowRes
 from unstir.data import DataSpec
 from unstir.editing import (
@@ -343,7 +343,7 @@ def main(words: list[str]) -> None:
     rest = spelled_out(rest[1:])
     spec = with_classes(spec, take(list(rest), "--classifier") or recipe.sampling.classifier)
     spec = with_captions(spec, take(list(rest), "--clip-model") or recipe.sampling.clip_model)
-    given = conditions_from_files(take_conditions(rest, usable(spec)), [], recipe, spec)
+    given = conditions_from_files(take_conditions(rest, usable(spec)), [], recipe, spec, tell)
     if wants_help(rest):
         print("\n".join(condition_lines(spec)))
     known_words([word for word in rest if word != "--image"], spec)  # a file here, a condition elsewhere
@@ -369,8 +369,8 @@ def _edit(run: Run, name: str, options: EditOptions, cond: Conditions) -> None:
         x = torch.cat([edited.given, edited.x]) if options.compare else edited.x
         spec = edited.spec or model.spec
         files = write(spec.to_data(x), out, spec)
-    for note in filter(None, edited.notes):
-        print(note)
+    for note in edited.notes:
+        tell(note)
     print(f"{len(edited.x)} result{'s' if len(edited.x) > 1 else ''}: {files[0] if len(files) == 1 else out}")
 
 

@@ -90,7 +90,13 @@ def take_given(words: list[str], recipe: Recipe, spec: DataSpec) -> dict[str, An
     """
     computes = "image" not in spec.conditions and bool(recipe.derived.declare(spec))
     images = take_all(words, "--image") if computes else []
-    return conditions_from_files(take_conditions(words, usable(spec)), images, recipe, spec)
+    return conditions_from_files(take_conditions(words, usable(spec)), images, recipe, spec, tell)
+
+
+def tell(note: str) -> None:
+    """Prints a line, if it says something."""
+    if note:
+        print(note)
 
 
 def with_classes(spec: DataSpec, classifier: str) -> DataSpec:

@@ -20,11 +20,17 @@ from unstir.errors import UserError
 from unstir.recipes import Recipe
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+Tell = Callable[[str], None]
+"""Takes a line for the user; an empty one says nothing."""
 ARRAYS = ("arr_0", "x")  # as ``unstir sample`` names samples in an .npz, and as data sets do
 
 
+def quietly(note: str) -> None:
+    """Tells nobody."""
+
+
 def conditions_from_files(
-    given: Mapping[str, Any], images: Sequence[str], recipe: Recipe, spec: DataSpec
+    given: Mapping[str, Any], images: Sequence[str], recipe: Recipe, spec: DataSpec, tell: Tell = quietly
 ) -> dict[str, Any]:
     """Conditions as they stand on the command line, with the numbers in place of the names of files.
 
@@ -32,20 +38,21 @@ def conditions_from_files(
         given: by name; a grid's value is a file, a folder of files, or a list of such.
         images: files or folders of samples like the data, of which the run computes its conditions; what is given by name goes first.
         recipe, spec: the run's.
+        tell: is told what was done to pictures of another size than the data's.
 
     Raises:
         UserError: a file that cannot be read or holds something else.
     """
     derived: dict[str, Any] = {}
     if images:
-        pictures = torch.cat([samples_from(Path(image), spec, recipe.data) for image in images])
+        pictures = torch.cat([samples_from(Path(image), spec, recipe.data, tell) for image in images])
         derived = dict(recipe.derived.given(pictures, spec))
     grids = {name: c for name, c in spec.conditions.items() if c.kind == "grid" and name in given}
-    read = {name: grids_from(given[name], name, condition, recipe, spec) for name, condition in grids.items()}
+    read = {name: grids_from(given[name], name, condition, recipe, spec, tell) for name, condition in grids.items()}
     return {**derived, **given, **read}
 
 
-def samples_from(path: Path, spec: DataSpec, config: DataConfig) -> Tensor:
+def samples_from(path: Path, spec: DataSpec, config: DataConfig, tell: Tell = quietly) -> Tensor:
     """One sample like the data from a picture or a .npy, several from a folder of those or from an array: (k, *shape) in model units.
 
     Raises:
@@ -54,10 +61,15 @@ def samples_from(path: Path, spec: DataSpec, config: DataConfig) -> Tensor:
     arrays = _several(path, len(own_shape(spec)))
     if arrays is not None:
         return torch.cat([spec.to_model(in_own_order(array, spec, path)[None]) for array in arrays])
-    return torch.stack([read_sample(file, spec, config)[0] for file in files_of(path)])
+    read = [read_sample(file, spec, config) for file in files_of(path)]
+    for _, note in read:
+        tell(note)
+    return torch.stack([sample for sample, _ in read])
 
 
-def grids_from(value: Any, name: str, condition: Condition, recipe: Recipe, spec: DataSpec) -> Tensor:
+def grids_from(
+    value: Any, name: str, condition: Condition, recipe: Recipe, spec: DataSpec, tell: Tell = quietly
+) -> Tensor:
     """A grid condition (k, *condition.shape) from pictures of it, or from arrays of the numbers that networks see; what is none of these
     (a tensor) is taken as it is.
 
@@ -67,17 +79,17 @@ def grids_from(value: Any, name: str, condition: Condition, recipe: Recipe, spec
     if not isinstance(value, str | list):
         return torch.as_tensor(value)
     paths = [Path(one) for one in ([value] if isinstance(value, str) else value)]
-    return torch.cat([_grid(path, name, condition, recipe, spec) for path in paths])
+    return torch.cat([_grid(path, name, condition, recipe, spec, tell) for path in paths])
 
 
-def _grid(path: Path, name: str, condition: Condition, recipe: Recipe, spec: DataSpec) -> Tensor:
+def _grid(path: Path, name: str, condition: Condition, recipe: Recipe, spec: DataSpec, tell: Tell) -> Tensor:
     arrays = _several(path, len(condition.shape))
     if arrays is not None:
         return torch.cat([_numbers(array, path, name, condition)[None] for array in arrays])
-    return torch.cat([_picture(file, name, condition, recipe, spec) for file in files_of(path)])
+    return torch.cat([_picture(file, name, condition, recipe, spec, tell) for file in files_of(path)])
 
 
-def _picture(path: Path, name: str, condition: Condition, recipe: Recipe, spec: DataSpec) -> Tensor:
+def _picture(path: Path, name: str, condition: Condition, recipe: Recipe, spec: DataSpec, tell: Tell) -> Tensor:
     if path.suffix.lower() == ".npy":
         return _numbers(array_of(path), path, name, condition)[None]
     channels, size = condition.shape[0], recipe.derived.picture_grid(name, spec)
@@ -86,7 +98,8 @@ def _picture(path: Path, name: str, condition: Condition, recipe: Recipe, spec: 
             f"{path}: this model's data are {plural(spec)}; give --{name} as a .npy of {list(condition.shape)} numbers"
         )
     config = dataclasses.replace(recipe.data, channels="rgba" if channels == 4 else "rgb")
-    pixels, _ = pixels_of(path, (size[0], size[1]), config)
+    pixels, note = pixels_of(path, (size[0], size[1]), config)
+    tell(note)
     pixels = gray(pixels) if channels == 1 else pixels
     x = torch.from_numpy(pixels).movedim(-1, 0).to(torch.float32, memory_format=torch.contiguous_format)
     return recipe.derived.of_picture(name, x[None] / 255, spec)

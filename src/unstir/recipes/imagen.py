@@ -21,7 +21,7 @@ imagen_base = dataclasses.replace(
     quick,
     about="The first stage of the recipe imagen: small pictures of captions.",
     data=DataConfig(text="minilm", labels=False),
-    objective=DenoisingObjective(space="F", times=LogNormal(-0.9, 1.2), dropout=0.1),
+    objective=DenoisingObjective(space="F", times=LogNormal(0.8, 1.6), dropout=0.1),  # much noise: see glide
     training=dataclasses.replace(quick.training, minutes=5.0),
     sampling=_sampling,
 )
@@ -30,6 +30,7 @@ imagen = dataclasses.replace(
     imagen_base,
     about="Text to pictures, Imagen's way (Saharia et al. 2022): frozen text encoder, two stages, dynamic thresholding. For data with captions.",
     derived=LowRes(factor=2, max_level=1.0, level=0.1),
+    objective=DenoisingObjective(space="F", times=LogNormal(-0.9, 1.2), dropout=0.1),
     network=UNetConfig(
         channels=32, multipliers=(1, 2, 4), blocks=(1, 2), middle=4, attention=(2,), patch=1, efficient=True
     ),

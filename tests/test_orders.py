@@ -65,8 +65,9 @@ STOCHASTIC: dict[str, list[Callable[[int], dict[str, Any]]]] = {
     "reverse_diffusion": [lambda n: {}],
     "pc": [lambda n: {"adaptive": False, "snr": (0.5 / n) ** 0.5}],
 }
-# What converges in something else than the number of steps: in its tolerance, and in Langevin steps (see tests/samplers).
-ELSEWHERE = {"rk45", "annealed_langevin"}
+# What converges in something else than the number of steps: in its tolerance, and in Langevin steps; or is exact in one step already, with
+# a consistency function (see tests/samplers).
+ELSEWHERE = {"rk45", "annealed_langevin", "consistency"}
 
 
 def test_every_sampler_is_in_a_table() -> None:

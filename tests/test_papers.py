@@ -16,6 +16,7 @@ import unstir.papers
 from unstir.clip import WANTED, CaptionTower, Clip, PictureTower, Towers
 from unstir.data.spec import Condition
 from unstir.denoiser import NetDenoiser
+from unstir.editing.conditional import KnownBelief
 from unstir.guidance import (
     ClassifierFreeGuidance,
     ClassifierGuidance,
@@ -26,11 +27,22 @@ from unstir.guidance import (
 )
 from unstir.likelihood import Chain, DiscretizedDecoder, chain_times, variational_bound
 from unstir.networks.tokens import Tokens
-from unstir.objectives import Batch, ContrastiveObjective, DenoisingObjective, HybridObjective
+from unstir.objectives import (
+    Batch,
+    ConsistencyObjective,
+    ContrastiveObjective,
+    DenoisingObjective,
+    HybridObjective,
+    KarrasPairs,
+    ProgressiveObjective,
+    Teacher,
+)
+from unstir.objectives.consistency import ConsistencyCompanion
 from unstir.objectives.times import LogNormal, spread
 from unstir.papers import (
     cfg,
     clip,
+    consistency,
     ddim,
     ddpm,
     ddpm_bound,
@@ -44,17 +56,20 @@ from unstir.papers import (
     iddpm,
     imagen,
     ncsn,
+    progressive,
     repaint,
     score_sde,
     sdedit,
     unipc,
 )
+from unstir.prediction import Prediction
 from unstir.processes import EDM, VP, CosineVP, DiscreteVP, GeometricLadder, LinearVP, RectifiedFlow
 from unstir.samplers import (
     DDIM,
     DDPM,
     DEIS,
     AnnealedLangevin,
+    Consistency,
     DPMpp2M,
     DPMpp2MSDE,
     DPMpp2S,
@@ -64,7 +79,7 @@ from unstir.samplers import (
     PredictorCorrector,
     UniPC,
 )
-from unstir.samplers.grids import Karras, Leading, Uniform
+from unstir.samplers.grids import Karras, Leading, Strided, Uniform
 from unstir.samplers.repaint import RePaint
 from unstir.samplers.replacement import Known, Replacement
 from unstir.sampling import SampleNoise, sample, trajectory
@@ -764,6 +779,122 @@ def test_iddpm_hybrid_loss(process: DiscreteVP) -> None:
         torch.autograd.grad(ours.mean(), parameters), torch.autograd.grad(papers.mean(), parameters), strict=True
     ):
         close(mine, theirs)
+
+
+# ---- consistency models ------------------------------------------------------------------------------------------------------
+
+
+def consistency_model() -> tuple[NetDenoiser, Any]:
+    """A network that predicts eps, f(x, sigma) = x - sigma eps, as the library's denoiser and in the papers' signature."""
+    net = Net()
+    f = lambda x, sigma: edm_denoiser(net, 0.5, x, torch.tensor(sigma, dtype=torch.float64))  # noqa: E731
+    return NetDenoiser(net, EDM(), sigma_data=0.5), f
+
+
+def test_multistep_consistency_sampling() -> None:
+    (module, f), (x, rng, replay) = consistency_model(), start(41)
+    times = torch.tensor([80, 24.4, 5.84, 0.9, 0], dtype=torch.float64)
+    ours = sample(module, Consistency(), times, module.process.prior_sample(x), rng)
+    z = [replay.normal(SHAPE, torch.float64) for _ in range(3)]
+    close(ours, consistency.algorithm_1(f, 80 * x, 80.0, [24.4, 5.84, 0.9], z, eps=0.0))
+    assert rng.draws == replay.draws
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_consistency_distillation_and_training(teacher: bool) -> None:
+    (module, f), N = consistency_model(), 12
+    x = torch.randn(3, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    rng, replay = SampleNoise(42, INDICES), SampleNoise(42, INDICES)
+    pairs = KarrasPairs(first=N, last=N, growth="constant")
+    objective = ConsistencyObjective(pairs=pairs, solver="ddim", distance="squared", weight="uniform", stratified=False)
+    teaching = NetDenoiser(Net(), EDM(), sigma_data=1.7)  # another model: the same network, told another scale
+
+    def drift(x: Tensor, t: float) -> Tensor:  # Phi of the teacher, dx/dt = (x - D(x, t)) / t
+        return (x - edm_denoiser(teaching.network, 1.7, x, torch.tensor(t, dtype=torch.float64))) / t  # type: ignore[arg-type]
+
+    with torch.no_grad():
+        ours = objective(module, Batch(x), rng, ConsistencyCompanion(teaching if teacher else None)).total
+    n = [1 + int(u * (N - 1)) for u in replay.uniform()]
+    z, t = replay.normal(SHAPE, torch.float64), consistency.time_steps(N)
+    t[0] = 0  # our boundary
+    theirs = [
+        consistency.consistency_loss(f, f, drift if teacher else None, x[i : i + 1], z[i : i + 1], t, n[i]) for i in range(3)
+    ]
+    close(ours, torch.cat(theirs).square().flatten(1).mean(1))
+
+
+def test_zero_shot_editing_with_a_consistency_model() -> None:
+    (module, f), (x, rng, replay) = consistency_model(), start(43)
+    y = torch.randn(1, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    Omega = (torch.arange(10).reshape(SHAPE) % 3 == 0).double()
+    known = Known(y, lambda x: (1 - Omega) * x, lambda x: Omega * x)
+    t = [60.0, 9.0, 2.0, 0.5]
+    first = known.put(t[0] * x, y + t[0] * x)
+    ours = sample(KnownBelief(module, known), Consistency(), torch.tensor([*t, 0], dtype=torch.float64), first, rng)
+    z = [x, *(replay.normal(SHAPE, torch.float64) for _ in range(3))]
+    close(ours, consistency.algorithm_4(f, y.expand(3, *SHAPE), Omega, t, z, eps=0.0))
+
+
+# ---- distillation ----------------------------------------------------------------------------------------------------
+
+
+class Guidable(nn.Module):
+    """A network with classes, of which -1 is none; asked without, it is asked for none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+        self.shift = nn.Parameter(torch.linspace(-0.9, 0.7, 4, dtype=torch.float64))
+
+    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+        label = torch.full((len(x),), -1) if label is None else label
+        F: Tensor = self.net(x + self.shift[label + 1].reshape(-1, 1, 1), c_noise)
+        return F
+
+
+@pytest.mark.parametrize("process", [VP(), RectifiedFlow()])
+@pytest.mark.parametrize("w", [None, (1.0, 4.0)])
+def test_progressive_distillation_algorithm_2(process: VP | RectifiedFlow, w: tuple[float, float] | None) -> None:
+    N = 3
+    teacher_net, student_net = Guidable(), Net()
+    student_net.load_state_dict({name: 0.7 * value for name, value in student_net.state_dict().items()})
+    teacher = NetDenoiser(teacher_net, process, "v")
+    student = Deaf(student_net, process, "v")
+    objective = ProgressiveObjective(steps=N, grid=Strided(Uniform(), 2 * N), guidance_range=w or ())
+    companion = Teacher(ClassifierFreeGuidance(teacher, 1.0) if w else teacher)
+    batch = Batch(torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(3, *SHAPE), {"label": torch.tensor([0, 2, 1])})
+    rng, replay = SampleNoise(5, INDICES), SampleNoise(5, INDICES)
+    loss = objective(student, batch, rng, companion)
+    steps = (N - (N - 1 - (spread(replay, True) * N).long())).tolist()  # the paper counts from the data
+    eps = replay.normal(SHAPE, torch.float64)
+    scales = (w[0] + (w[1] - w[0]) * replay.uniform() if w else torch.ones(3)).tolist()
+
+    def x_hat(denoiser: NetDenoiser, label: int | None) -> progressive.Model:
+        cond = {} if label is None else {"label": torch.tensor([label])}
+        return lambda z, t: denoiser(z, torch.tensor(t, dtype=torch.float64), **cond).x_0
+
+    def teacher_x_hat(label: int, scale: float) -> progressive.Model:
+        w = torch.tensor(scale - 1, dtype=torch.float64)
+        return lambda z, t: progressive.guided(x_hat(teacher, label)(z, t), x_hat(teacher, -1)(z, t), w)
+
+    def alpha(t: float) -> Tensor:
+        return process.alpha(torch.tensor(t, dtype=torch.float64))
+
+    def sigma(t: float) -> Tensor:
+        return process.sigma(torch.tensor(t, dtype=torch.float64))
+
+    for row, (i, label, scale) in enumerate(zip(steps, [0, 2, 1], scales, strict=True)):
+        x, noise = batch.x[row : row + 1], eps[row : row + 1]
+        models = x_hat(student, None), teacher_x_hat(label, scale)
+        _, expected = progressive.algorithm_2_loss(*models, x, i, N, noise, alpha, sigma)
+        close(loss.total[row], expected.mean())
+
+
+class Deaf(NetDenoiser):
+    """A student that does not listen to its conditions."""
+
+    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
+        return super().forward(x_t, t)
 
 
 def test_papers_stand_alone() -> None:

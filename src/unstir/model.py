@@ -24,6 +24,7 @@ from unstir.guidance import LogProb, OnlyKnown
 from unstir.networks.controlnet import ControlNet
 from unstir.noisy_classifier import NoisyClassifier
 from unstir.recipes import Guides, Recipe, SamplingConfig
+from unstir.recipes.distillation import check_guidance
 from unstir.recipes.recipe import Around
 from unstir.recipes.serial import entry
 from unstir.samplers import GRIDS, SAMPLERS
@@ -103,6 +104,7 @@ class Model:
             raise UserError(
                 "this model has no control whose strength could be set (unstir train controlnet --base RUN)"
             )
+        check_guidance(self.recipe, self.spec, settings)
         bad = self._bad(settings.autoguidance) if settings.autoguidance else None
         log_prob = self._log_prob(self._classifier(settings.classifier)) if settings.classifier else None
         similarity = self._log_prob(self._clip(settings.clip_model)) if settings.clip_model else None

@@ -12,6 +12,7 @@ retrieval.json       how often it finds the caption of a picture (of a CLIP)
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,7 @@ class Run:
         Raises:
             UserError: not a run folder, or one without weights.
         """
-        inside = str(self.folder / name)
+        inside = os.path.normpath(self.folder / name)  # ../steps-16 is beside a folder that may not be there yet
         there = Run(inside).exists() or Run(inside.rpartition("@")[0]).exists()
         return fetch(inside if there else name, device)
 

@@ -11,7 +11,8 @@ from unstir.conditioning.derived import Hole
 from unstir.data.spec import Condition, DataSpec
 from unstir.denoiser import GaussianDenoiser, NetDenoiser
 from unstir.editing import ByReplacement, inpaint
-from unstir.editing.inpaint import KnownBelief, method_for, outside
+from unstir.editing.conditional import KnownBelief
+from unstir.editing.inpaint import method_for, outside
 from unstir.errors import UserError
 from unstir.model import Model
 from unstir.processes import EDM

@@ -167,7 +167,8 @@ class Perturbed(NetDenoiser):
 
 
 SPACES = ["F", "eps", "x_0", "v", "flow"]
-ONLY_IN = {"edm": ["x_0"]}  # it grows like the snr: elsewhere a few samples near the data would be all that counts
+# They grow like the snr: elsewhere a few samples near the data would be all that counts.
+ONLY_IN = {"edm": ["x_0"], "truncated-snr": ["x_0"], "snr-plus-one": ["x_0"]}
 
 
 # Every process with DDPM's weight and times, and every weight and times under one process.

@@ -21,6 +21,8 @@ from unstir.objectives import (
     LogNormal,
     MinSNR,
     SigmoidWeight,
+    SNRPlusOne,
+    TruncatedSNR,
 )
 from unstir.objectives.weighting import Uncertainty
 from unstir.processes import EDM, LinearVP
@@ -38,6 +40,8 @@ def test_by_hand() -> None:
     torch.testing.assert_close(MinSNR()(log_snr), torch.tensor([0, 0.01, 1, 4, 5, 5]).double(), rtol=1e-6, atol=0)
     torch.testing.assert_close(MinSNR(gamma=2)(log_snr)[3:], torch.full((3,), 2.0).double())
     torch.testing.assert_close(SigmoidWeight(bias=0.5)(log_snr), math.exp(0.5) / (math.exp(0.5) + SNR))
+    torch.testing.assert_close(TruncatedSNR()(log_snr), torch.tensor([1, 1, 1, 4, 30, 1e6]).double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(SNRPlusOne()(log_snr), 1 + SNR)
     sigma = SNR[1:] ** -0.5
     torch.testing.assert_close(EDMWeight(0.3)(log_snr[1:]), (sigma**2 + 0.09) / (sigma * 0.3) ** 2)
 

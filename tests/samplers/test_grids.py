@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unstir.processes import EDM, VP, CosineVP, GeometricLadder, LinearVP, RectifiedFlow
-from unstir.samplers.grids import Karras, Leading, LogSNR, Quadratic, Uniform
+from unstir.samplers.grids import Karras, Leading, LogSNR, Quadratic, Strided, Uniform
 
 
 def test_uniform() -> None:
@@ -70,3 +70,17 @@ def test_noise_levels_beyond_the_process_are_its_end() -> None:
     times = Karras(sigma_max=1000).times(EDM(), 20)
     assert float(times[0]) == 80
     assert (times.diff() < 0).all()
+
+
+def test_strided() -> None:
+    """Every so-manieth of the finer grid's, to the bit; half as many steps stop at every second of them."""
+    fine = Karras(sigma_min=0.02).times(EDM(), 48)
+    grid = Strided(Karras(sigma_min=0.02), 48)
+    for steps in (48, 24, 12, 6, 3, 1):
+        assert torch.equal(grid.times(EDM(), steps), fine[:: 48 // steps])
+    assert torch.equal(grid.times(EDM(), 50), Karras(sigma_min=0.02).times(EDM(), 50))
+    nearest = [round(i * 48 / 5) for i in range(6)]
+    assert torch.equal(grid.times(EDM(), 5), fine[nearest])
+    # A process in whole steps has no more than there are, and they are shared out evenly.
+    assert Strided(Uniform(), 64).times(LinearVP(steps=9), 3).tolist() == [9, 6, 3, 0]
+    assert Strided(Uniform(), 64).times(LinearVP(steps=9), 9).tolist() == list(range(9, -1, -1))

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from unstir.denoiser import NetDenoiser
 from unstir.objectives import (
     Batch,
+    ConsistencyObjective,
     DenoisingObjective,
     HybridObjective,
+    KarrasPairs,
     LearnedUncertainty,
     LogNormal,
     Objective,
@@ -40,6 +42,8 @@ CASES: dict[str, tuple[Process, Objective]] = {
     "uncertainty": (EDM(), DenoisingObjective("F", LearnedUncertainty(16), LogNormal())),
     "resampled": (CHAIN, VariationalObjective()),
     "hybrid with uncertainty": (CHAIN, HybridObjective(weight=LearnedUncertainty(16))),
+    "consistency": (EDM(), ConsistencyObjective()),  # the fraction that is done decides the pairs
+    "averaged target": (EDM(), ConsistencyObjective(pairs=KarrasPairs(4, 30, "square-root"), target_decay=0.8)),
 }
 
 

@@ -10,6 +10,7 @@ from unstir.errors import UserError, did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("unstir.cli.train", "train a model on a data source, or go on with a run"),
+    "distill": ("unstir.cli.distill", "train a student of a run that samples in a few steps"),
     "sample": ("unstir.cli.sample", "draw samples from a run into a picture, an animation, arrays or a folder"),
     "edit": ("unstir.cli.edit", "fill, vary, blend or colour pictures with a run"),
     "evaluate": ("unstir.cli.evaluate", "judge a run's samples, or any others, by their distance to data"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from unstir.conditioning.derived import Hole, LowRes
+from unstir.conditioning.guidance_scale import GUIDANCE_SCALE
 from unstir.conditioning.text import evenly
 from unstir.data import Condition, DataSpec
 from unstir.data.text import shown
@@ -17,8 +18,8 @@ from unstir.stages import read_stages
 
 
 def usable(spec: DataSpec) -> dict[str, Condition]:
-    """The conditions that samples can be asked for by."""
-    return {name: condition for name, condition in spec.conditions.items() if condition.seen}
+    """The conditions that samples can be asked for by. A guidance scale that the network takes is none: --guidance-scale says it for all."""
+    return {name: condition for name, condition in spec.conditions.items() if condition.seen and name != GUIDANCE_SCALE}
 
 
 def condition_lines(spec: DataSpec) -> Iterator[str]:

@@ -60,7 +60,7 @@ def start(name: str, words: list[str]) -> None:
         )
         for inner, r in with_sizes(stages, dataset.spec.shape[1:]).items()
     }
-    _train(accelerator, folder, name, stages)
+    train_stages(accelerator, folder, name, stages)
 
 
 def resume(folder: str, words: list[str]) -> None:
@@ -72,16 +72,16 @@ def resume(folder: str, words: list[str]) -> None:
     name, planned = found
     begun = {inner: Run(Path(folder) / inner) for inner in planned}
     stages = {inner: run.read_recipe()[1] if run.exists() else planned[inner] for inner, run in begun.items()}
-    _train(engine(), Path(folder), name, settled(stages, words, f"unstir train --resume {folder}"))
+    train_stages(engine(), Path(folder), name, settled(stages, words, f"unstir train --resume {folder}"))
 
 
-def _train(accelerator: Any, folder: Path, name: str, stages: Mapping[str, Recipe]) -> None:
-    """Trains the stages that are not done yet; the last one in any case, so that the end is told."""
+def train_stages(accelerator: Any, folder: Path, name: str, stages: Mapping[str, Recipe]) -> None:
+    """Trains the stages that are not done yet; the last one in any case, so that the end is told. A single one is a run as any other."""
     from unstir.cli.train import train_with
     from unstir.training.devices import disband
 
     console = Console(quiet=not accelerator.is_main_process, highlight=False)
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and len(stages) > 1:
         write_stages(folder, name, stages)
     accelerator.wait_for_everyone()
     status = 0
@@ -89,10 +89,12 @@ def _train(accelerator: Any, folder: Path, name: str, stages: Mapping[str, Recip
         run = Run(folder / inner)
         if inner and done(run, recipe):
             continue
-        console.print(f"stage {number} of {len(stages)}: {recipe.about or stage_name(name, inner)}", soft_wrap=True)
+        if len(stages) > 1:
+            console.print(f"stage {number} of {len(stages)}: {recipe.about or stage_name(name, inner)}", soft_wrap=True)
         status = train_with(accelerator, run, stage_name(name, inner), recipe, resume=run.exists())
-        if status:
+        if status and len(stages) > 1:
             console.print(f"All stages go on with:  unstir train --resume {folder}", soft_wrap=True)
+        if status:
             break
     disband(accelerator, status)
     if status:

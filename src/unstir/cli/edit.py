@@ -20,6 +20,7 @@ from unstir.cli.sample import DrawOptions, known_words, named_device, tell, with
 from unstir.conditioning.derived import LowRes
 from unstir.data import DataSpec
 from unstir.editing import (
+    ByBelief,
     ByGradient,
     ByModel,
     ByReplacement,
@@ -71,8 +72,9 @@ class EditOptions(DrawOptions):
 class ConditionalOptions(EditOptions):
     """How to make the rest agree with what is known."""
 
-    method: Literal["model", "repaint", "replacement", "gradient"] = "repaint"
-    """repaint: every step several times, until all agrees; replacement: once, fast; gradient: through the network, slow."""
+    method: Literal["model", "repaint", "replacement", "gradient", "belief"] = "repaint"
+    """repaint: every step several times, until all agrees; replacement: once, fast; gradient: through the network, slow; belief: in what
+    is believed at every step, for consistency models."""
     resamplings: int = 10
     """Of repaint: how often to walk every stretch of the way."""
     jump: int = 1
@@ -96,6 +98,7 @@ _METHODS: dict[str, Callable[[ConditionalOptions], Method]] = {
     "replacement": lambda options: ByReplacement(),
     "gradient": lambda options: ByGradient(options.gradient_scale),
     "model": lambda options: ByModel(),
+    "belief": lambda options: ByBelief(),
 }
 
 
@@ -103,9 +106,10 @@ _METHODS: dict[str, Callable[[ConditionalOptions], Method]] = {
 class InpaintOptions(ConditionalOptions):
     """Fill a part of a picture so that it fits the rest, which is kept exactly."""
 
-    method: Literal["model", "repaint", "replacement", "gradient"] = "repaint"
-    """model: as it was trained to (the default, where it was: unstir train glide-inpaint); else repaint: every step several times, until
-    all agrees; replacement: once, fast; gradient: through the network, slow."""
+    method: Literal["model", "repaint", "replacement", "gradient", "belief"] = "repaint"
+    """model: as it was trained to (the default, where it was: unstir train glide-inpaint); belief: in what is believed at every step (the
+    default of consistency models); else repaint: every step several times, until all agrees; replacement: once, fast; gradient: through the
+    network, slow."""
     mask: str = ""
     """A picture, white where to fill; or a .npy, not 0 where to fill."""
 
@@ -136,8 +140,8 @@ class InterpolateOptions(EditOptions):
 class ColorizeOptions(ConditionalOptions):
     """Give a grey picture colours. Of a picture in colours only the grey is used."""
 
-    method: Literal["repaint", "replacement", "gradient"] = "replacement"
-    """replacement: once, fast; repaint: every step several times; gradient: through the network."""
+    method: Literal["repaint", "replacement", "gradient", "belief"] = "replacement"
+    """replacement: once, fast; repaint: every step several times; gradient: through the network; belief: for consistency models."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,9 @@ class UpscaleOptions(ConditionalOptions):
     """Make a picture larger. A run that was trained to enlarge (unstir train cascade) does so with pictures of any size if its network is a
     U-Net; any other draws one of its own size whose smaller copy is the given picture, exactly."""
 
-    method: Literal["model", "replacement", "repaint", "gradient"] = "replacement"
+    method: Literal["model", "replacement", "repaint", "gradient", "belief"] = "replacement"
     """model: as it was trained to (the default, where it was); else replacement: held to the picture at every step; repaint: every step
-    several times; gradient: through the network."""
+    several times; gradient: through the network; belief: for consistency models."""
     level: float = 0.0
     """Of model: noise on the picture that is given, 0 to 1: the more, the more freedom."""
     factor: int = 2

@@ -6,9 +6,11 @@ from typing import Any
 
 from unstir.cli.advice import condition_lines, continue_command, picture_command, use_command
 from unstir.cli.progress import span
+from unstir.conditioning.guidance_scale import GUIDANCE_SCALE, scale_range
 from unstir.data import DataSpec
 from unstir.errors import UserError
 from unstir.evaluation.record import last as last_evaluation
+from unstir.objectives import DistillationObjective
 from unstir.recipes import DenoiserConfig, Recipe
 from unstir.recipes.serial import to_dict
 from unstir.run import Run
@@ -53,8 +55,18 @@ def what(run: Run, name: str, recipe: Recipe, spec: DataSpec) -> list[str]:
     ]
     if isinstance(recipe.denoiser, DenoiserConfig):
         how = f"{_entry(sampling.sampler)}, {sampling.steps} steps, grid {_entry(sampling.grid)}"
-        lines.append(f"  sampling   {how}, guidance scale {sampling.guidance_scale:g}")
+        lines.append(f"  sampling   {how}, {guidance(recipe, spec)}")
     return lines
+
+
+def guidance(recipe: Recipe, spec: DataSpec) -> str:
+    """How much a model that draws samples is guided; of a student, what it has learned of it."""
+    if GUIDANCE_SCALE in spec.conditions:
+        low, high = scale_range(spec.conditions[GUIDANCE_SCALE])
+        return f"guidance scale {recipe.sampling.guidance_scale:g}, learned from {low:g} to {high:g}"
+    if isinstance(recipe.objective, DistillationObjective) and recipe.objective.teacher:
+        return "the guidance of its teacher learned"
+    return f"guidance scale {recipe.sampling.guidance_scale:g}"
 
 
 def how_it_went(run: Run) -> list[str]:
@@ -92,9 +104,11 @@ def stages(run: Run) -> list[str]:
     if found is None:
         return []
     lines = []
-    for number, inner in enumerate(found[1], start=1):
+    for number, (inner, recipe) in enumerate(found[1].items(), start=1):
         stage = Run(run.folder / inner)
         shape = "x".join(map(str, stage.read_recipe()[2].shape)) if stage.exists() else "not trained yet"
+        if isinstance(recipe.objective, DistillationObjective):
+            shape += f" in {recipe.sampling.steps} step{'s' if recipe.sampling.steps > 1 else ''}"
         steps = Checkpoints(stage.checkpoints, 1).steps()
         saved = f", step {steps[-1]:,}" if steps else ""
         lines.append(f"  stage {number}    {stage.folder}: {shape}{saved}{'' if inner else ' (this run)'}")

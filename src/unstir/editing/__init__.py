@@ -1,6 +1,6 @@
 """Editing with a trained model: fill, vary, blend, colour. Functions from (model, samples in model units) to samples.
 
-inpaint(model, x_0, fill)            fill a part                             model, repaint, replacement, gradient
+inpaint(model, x_0, fill)            fill a part                             model, belief, repaint, replacement, gradient
 image_to_image(model, x_0, 0.5)      something like it                       SDEdit
 interpolate(model, a, b)             from one to the other                   by DDIM's latents or DDPM's noise
 colorize(model, grey)                colours for a grey picture              as inpaint
@@ -9,7 +9,7 @@ invert, decode                       samples to latents and back             DDI
 """
 
 from unstir.editing.colorize import colorize
-from unstir.editing.conditional import METHODS, ByGradient, ByReplacement, ByResampling, Method
+from unstir.editing.conditional import METHODS, ByBelief, ByGradient, ByReplacement, ByResampling, Method
 from unstir.editing.image_to_image import image_to_image
 from unstir.editing.inpaint import ByModel, inpaint
 from unstir.editing.interpolate import decode, interpolate, invert, slerp
@@ -18,6 +18,7 @@ from unstir.editing.upscale import upscale
 
 __all__ = [
     "METHODS",
+    "ByBelief",
     "ByGradient",
     "ByModel",
     "ByReplacement",

@@ -1,4 +1,4 @@
-"""Samples of which a part is known: three ways to make a sampler respect it."""
+"""Samples of which a part is known: four ways to make a sampler respect it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,29 @@ from unstir.denoiser import Denoiser
 from unstir.editing.drawing import Drawing
 from unstir.editing.reconstruction import ReconstructionGuidance
 from unstir.errors import UserError, did_you_mean
+from unstir.prediction import Prediction
 from unstir.samplers.repaint import RePaint
 from unstir.samplers.replacement import Known, Replacement
 from unstir.sampling import Sampler, sample
+
+
+class KnownBelief(Denoiser):
+    """Believes of the known part that it is what it is known to be.
+
+    Equation:
+        x_0 <- A^T A y + (I - A^T A) x_0
+    Source:
+        the sampling code that came with Nichol et al. 2022 (denoised_fn), https://arxiv.org/abs/2112.10741; Song et al. 2023, algorithm 4, https://arxiv.org/abs/2303.01469
+    """
+
+    def __init__(self, denoiser: Denoiser, known: Known) -> None:
+        super().__init__(denoiser.process)
+        self.denoiser = denoiser
+        self.known = known
+
+    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
+        prediction = self.denoiser(x_t, t, **cond)
+        return prediction.with_x_0(self.known.put(prediction.x_0, self.known.x_0))
 
 
 class Method(ABC):
@@ -65,10 +85,26 @@ class ByGradient(ByReplacement):
         return ReconstructionGuidance(inner, known, self.scale)
 
 
+@dataclass(frozen=True)
+class ByBelief(Method):
+    """Every believed sample gets its known part, and the sampler goes on from there. With the sampler ``Consistency`` it is zero-shot
+    editing with a consistency model, whose noise is drawn anew in every step anyway.
+
+    Equation:
+        x <- A^-1 [(A y) (1 - Omega) + (A f(x, t_n)) Omega]
+    Source:
+        Song, Dhariwal, Chen & Sutskever 2023, algorithm 4, https://arxiv.org/abs/2303.01469
+    """
+
+    def denoiser(self, inner: Denoiser, known: Known) -> Denoiser:
+        return KnownBelief(inner, known)
+
+
 METHODS: dict[str, type[Method]] = {
     "repaint": ByResampling,
     "replacement": ByReplacement,
     "gradient": ByGradient,
+    "belief": ByBelief,
 }
 
 

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from unstir.conditioning.derived import Hole
-from unstir.denoiser import Denoiser
-from unstir.editing.conditional import METHODS, Method, complete, method_of
+from unstir.editing.conditional import METHODS, ByBelief, Method, complete, method_of
 from unstir.editing.drawing import Drawing
 from unstir.errors import UserError
 from unstir.model import Model
-from unstir.prediction import Prediction
 from unstir.recipes import Recipe, SamplingConfig
+from unstir.samplers import Consistency
 from unstir.samplers.replacement import Known
 
 KNOWN = "known"
@@ -40,39 +39,19 @@ def outside(fill: Tensor, x_0: Tensor) -> Known:
     return Known(x_0, lambda x: torch.where(kept, x, zero), lambda x: torch.where(fill, x, zero))
 
 
-class KnownBelief(Denoiser):
-    """Believes of the known part that it is what it is known to be.
-
-    Equation:
-        x_0 <- A^T A y + (I - A^T A) x_0
-    Source:
-        the sampling code that came with Nichol et al. 2022 (denoised_fn), https://arxiv.org/abs/2112.10741
-    """
-
-    def __init__(self, denoiser: Denoiser, known: Known) -> None:
-        super().__init__(denoiser.process)
-        self.denoiser = denoiser
-        self.known = known
-
-    def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
-        prediction = self.denoiser(x_t, t, **cond)
-        return prediction.with_x_0(self.known.put(prediction.x_0, self.known.x_0))
-
-
 @dataclass(frozen=True)
-class ByModel(Method):
+class ByModel(ByBelief):
     """The model was trained to fill holes, and is told what is around this one: no repetitions, no gradients."""
-
-    def denoiser(self, inner: Denoiser, known: Known) -> Denoiser:
-        return KnownBelief(inner, known)
 
 
 INPAINTERS: dict[str, type[Method]] = {"model": ByModel, **METHODS}
 
 
 def method_for(recipe: Recipe) -> str:
-    """The name of the method for a run, where nobody chose one: it can do it itself, or RePaint."""
-    return "model" if isinstance(recipe.derived, Hole) else "repaint"
+    """The name of the method for a run, where nobody chose one: it can do it itself, it is a consistency model, or RePaint."""
+    if isinstance(recipe.derived, Hole):
+        return "model"
+    return "belief" if isinstance(recipe.sampling.sampler, Consistency) else "repaint"
 
 
 def inpaint(
@@ -95,8 +74,8 @@ def inpaint(
         x_0: (*shape) in model units: pictures in [-1, 1].
         fill: true where to fill, broadcastable to (*shape), e.g. (1, H, W).
         n: how many fillings.
-        method: "model" (of a model that was trained to: its default), "repaint" (any other's), "replacement" or "gradient", or a Method
-            with settings of its own, ``ByResampling(20, jump=5)``.
+        method: "model" (of a model that was trained to: its default), "belief" (a consistency model's), "repaint" (any other's),
+            "replacement" or "gradient", or a Method with settings of its own, ``ByResampling(20, jump=5)``.
         settings: of sampling; by default the recipe's, without labels.
         seed: filling i depends on (seed, i) alone.
         batch_size: how many at a time.

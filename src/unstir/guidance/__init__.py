@@ -7,6 +7,7 @@ from unstir.guidance.control import ControlStrength
 from unstir.guidance.function import ClassifierGuidance, FunctionGuidance, LogProb, LossFunction
 from unstir.guidance.interval import EVERYWHERE, Interval
 from unstir.guidance.rescale import restore_std
+from unstir.guidance.scale import ScaleInput
 from unstir.guidance.similarity import SimilarityGuidance
 from unstir.guidance.threshold import ClipX0, DynamicThreshold
 
@@ -23,6 +24,7 @@ __all__ = [
     "LogProb",
     "LossFunction",
     "OnlyKnown",
+    "ScaleInput",
     "SimilarityGuidance",
     "restore_std",
 ]

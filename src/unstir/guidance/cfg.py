@@ -7,6 +7,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
+from unstir.conditioning.guidance_scale import GUIDANCE_SCALE
 from unstir.conditioning.null import null_like
 from unstir.denoiser import Denoiser
 from unstir.guidance.interval import EVERYWHERE, Interval, scale_within
@@ -30,7 +31,7 @@ class ClassifierFreeGuidance(Denoiser):
     """Moves the conditional belief further away from the unconditional one. Both are asked in one call of twice the batch.
 
     Scale 1 is off, 0 is unconditional. Outside the interval of noise levels only the conditional belief is asked, which is
-    cheaper and, at high noise, better.
+    cheaper and, at high noise, better. Whoever asks may name a scale for each sample, ``guidance_scale`` (B,), in place of the one for all.
 
     Equation:
         uncond + scale (cond - uncond)
@@ -62,8 +63,9 @@ class ClassifierFreeGuidance(Denoiser):
         self.always = always
 
     def forward(self, x_t: Tensor, t: Tensor, /, **cond: Tensor) -> Prediction:
+        wanted = cond.pop(GUIDANCE_SCALE, self.scale)
         asked = cond.keys() - self.always
-        scale = scale_within(self.process, t, self.scale, self.interval, x_t, outside=1.0) if asked else None
+        scale = scale_within(self.process, t, wanted, self.interval, x_t, outside=1.0) if asked else None
         if scale is None:
             return self.denoiser(x_t, t, **cond)
         both = {name: torch.cat([null_like(value) if name in asked else value, value]) for name, value in cond.items()}

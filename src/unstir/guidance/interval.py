@@ -15,7 +15,7 @@ EVERYWHERE: Interval = (0.0, math.inf)
 
 
 def scale_within(
-    process: Process, t: Tensor, scale: float, interval: Interval, like: Tensor, outside: float
+    process: Process, t: Tensor, scale: float | Tensor, interval: Interval, like: Tensor, outside: float
 ) -> Tensor | None:
     """A guidance scale, ready to be multiplied into ``like`` (B, ...); None where no sample of the batch is guided.
 
@@ -27,11 +27,12 @@ def scale_within(
         Kynkäänniemi et al. 2024, section 3, https://arxiv.org/abs/2404.07724
 
     Args:
+        scale: one for all, or (B,) float64.
         outside: the scale at which this guidance is off.
     """
     ratio = process.sigma(t) / process.alpha(t)
     inside = (ratio >= interval[0]) & (ratio <= interval[1])
-    if scale == outside or not bool(inside.any()):
+    scales = torch.as_tensor(scale, dtype=ratio.dtype)  # in float64, like t
+    if not bool((inside & (scales != outside)).any()):
         return None
-    both = ratio.new_tensor([outside, scale])  # in float64, like t
-    return broadcast(torch.where(inside, both[1], both[0]), like)
+    return broadcast(torch.where(inside, scales, scales.new_tensor(outside)), like)

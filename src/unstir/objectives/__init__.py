@@ -1,9 +1,13 @@
 """Objectives, and the tables of their parts."""
 
 from unstir.objectives.classification import NoisyClassificationObjective
+from unstir.objectives.consistency import ConsistencyObjective
 from unstir.objectives.contrastive import ContrastiveObjective
 from unstir.objectives.denoising import DenoisingObjective
+from unstir.objectives.discretization import PAIRS, KarrasPairs, LogNormalPairs, Pairs, ShrinkingPairs
+from unstir.objectives.distillation import DistillationObjective, Teacher
 from unstir.objectives.objective import Batch, Companion, Loss, Objective
+from unstir.objectives.progressive import ProgressiveObjective
 from unstir.objectives.times import TIMES, LogitNormal, LogNormal, Times, UniformTimes
 from unstir.objectives.variational import HybridObjective, VariationalObjective
 from unstir.objectives.weighting import (
@@ -14,6 +18,8 @@ from unstir.objectives.weighting import (
     LearnedUncertainty,
     MinSNR,
     SigmoidWeight,
+    SNRPlusOne,
+    TruncatedSNR,
     Weight,
 )
 
@@ -23,29 +29,42 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "variational": VariationalObjective,
     "noisy-classification": NoisyClassificationObjective,
     "contrastive": ContrastiveObjective,
+    "progressive": ProgressiveObjective,
+    "consistency": ConsistencyObjective,
 }
 
 __all__ = [
     "OBJECTIVES",
     "P2",
+    "PAIRS",
     "TIMES",
     "WEIGHTS",
     "Batch",
     "Companion",
+    "ConsistencyObjective",
     "Constant",
     "ContrastiveObjective",
     "DenoisingObjective",
+    "DistillationObjective",
     "EDMWeight",
     "HybridObjective",
+    "KarrasPairs",
     "LearnedUncertainty",
     "LogNormal",
+    "LogNormalPairs",
     "LogitNormal",
     "Loss",
     "MinSNR",
     "NoisyClassificationObjective",
     "Objective",
+    "Pairs",
+    "ProgressiveObjective",
+    "SNRPlusOne",
+    "ShrinkingPairs",
     "SigmoidWeight",
+    "Teacher",
     "Times",
+    "TruncatedSNR",
     "UniformTimes",
     "VariationalObjective",
     "Weight",

@@ -55,7 +55,7 @@ class DenoisingObjective(Objective):
         """(B,) float64 training times."""
         return self.times.quantile(denoiser.process, spread(rng, self.stratified))
 
-    def companion(self, process: Process) -> Companion | None:
+    def companion(self, process: Process, teacher: Denoiser | None = None) -> Companion | None:
         return self.weight.companion()
 
     def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None = None) -> Loss:
@@ -71,11 +71,17 @@ class DenoisingObjective(Objective):
 def believe(denoiser: Denoiser, batch: Batch, t: Tensor, rng: SampleNoise, dropout: float) -> tuple[Prediction, Tensor]:
     """What a denoiser believes of the batch noised to times t (B,), and the noise (B, ...); some samples lose their conditions."""
     eps = rng.normal_like(batch.x)
-    cond = dict(batch.cond)
-    if dropout > 0:
-        dropped = (rng.uniform() < dropout).to(batch.x.device)
-        cond |= {name: drop(value, dropped) for name, value in cond.items() if name not in batch.always}
+    cond = told_or_not(batch, rng, dropout)
     return denoiser(denoiser.process.add_noise(batch.x, t, eps), t, **cond), eps
+
+
+def told_or_not(batch: Batch, rng: SampleNoise, dropout: float) -> dict[str, Tensor]:
+    """The batch's conditions; a fraction of the samples lose theirs, but for those that are always told."""
+    cond = dict(batch.cond)
+    if dropout == 0:
+        return cond
+    dropped = (rng.uniform() < dropout).to(batch.x.device)
+    return cond | {name: drop(value, dropped) for name, value in cond.items() if name not in batch.always}
 
 
 def squared_error(denoiser: Denoiser, prediction: Prediction, x_0: Tensor, eps: Tensor, space: Space) -> Tensor:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unstir.data.spec import DataSpec
+from unstir.denoiser import Denoiser
 from unstir.process import Process
 from unstir.sampling import SampleNoise
 
@@ -52,8 +53,17 @@ class Companion(nn.Module):
     not part of the model.
     """
 
+    def begin(self, module: nn.Module) -> None:
+        """Called with the module as it is before the first step, whole on every process; here it does nothing."""
+
+    def at(self, fraction: float) -> None:
+        """Called before every step with the fraction of the training that is done; here it does nothing."""
+
     def take_in(self, seen: Mapping[str, Tensor]) -> None:
         """Called after every step with ``Loss.seen`` of the whole batch, in the batch's order, on the CPU; here it does nothing."""
+
+    def follow(self, module: nn.Module, step: int) -> None:
+        """Called after every step with the module as it is now, and the number of steps done, this one included; here it does nothing."""
 
 
 class Objective(ABC):
@@ -66,8 +76,17 @@ class Objective(ABC):
         """This objective with the fields that it takes from the data; most take none."""
         return self
 
-    def companion(self, process: Process) -> Companion | None:
-        """A fresh companion, for an objective that learns or remembers something itself; most do not."""
+    def described(self, spec: DataSpec) -> DataSpec:
+        """The description of the data with what this objective tells the module beside their conditions; most tell nothing."""
+        return spec
+
+    def companion(self, process: Process, teacher: Denoiser | None = None) -> Companion | None:
+        """A fresh companion, for an objective that learns or remembers something itself; most do not.
+
+        Args:
+            teacher: of an objective that learns from another run (a ``DistillationObjective``): what that one trained, with all that
+                guides it around it.
+        """
         return None
 
     @abstractmethod

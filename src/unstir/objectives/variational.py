@@ -85,7 +85,7 @@ class HybridObjective(ChainObjective):
     vlb_weight: float = 0.001
     """The paper's lambda."""
 
-    def companion(self, process: Process) -> Companion | None:
+    def companion(self, process: Process, teacher: Denoiser | None = None) -> Companion | None:
         return self.weight.companion()
 
     def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None = None) -> Loss:
@@ -157,7 +157,7 @@ class VariationalObjective(ChainObjective):
     resampled: bool = True
     """Draw the steps by their losses; without, uniformly."""
 
-    def companion(self, process: Process) -> Companion | None:
+    def companion(self, process: Process, teacher: Denoiser | None = None) -> Companion | None:
         return LossHistory(len(self.chain(process, self.noise))) if self.resampled else None
 
     def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None = None) -> Loss:

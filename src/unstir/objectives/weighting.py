@@ -105,6 +105,35 @@ class EDMWeight(Weight):
 
 
 @dataclass(frozen=True)
+class TruncatedSNR(Weight):
+    """The signal-to-noise ratio, but never less than 1: what a student needs, whose first steps are at nothing but noise. For the
+    space "x_0", where it is the larger one of the errors of x_0 and eps.
+
+    Equation:
+        w = max(snr, 1),   that is   max(||x_0 - x_0'||², ||eps - eps'||²)
+    Source:
+        Salimans & Ho 2022, section 4 ("truncated SNR"), https://arxiv.org/abs/2202.00512
+    """
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        return log_snr.clamp(min=0, max=8 * C_NOISE_LIMIT).exp()
+
+
+@dataclass(frozen=True)
+class SNRPlusOne(Weight):
+    """The signal-to-noise ratio and 1. For the space "x_0"; of a variance-preserving process it is ``Constant`` in the space "v".
+
+    Equation:
+        w = snr + 1
+    Source:
+        Salimans & Ho 2022, section 4 ("SNR+1"), https://arxiv.org/abs/2202.00512
+    """
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        return log_snr.clamp(max=8 * C_NOISE_LIMIT).exp() + 1
+
+
+@dataclass(frozen=True)
 class SigmoidWeight(Weight):
     """A step from noise, which counts fully, to detail, which counts less and less. For the space "eps".
 
@@ -181,6 +210,8 @@ WEIGHTS: dict[str, type[Weight]] = {
     "p2": P2,
     "min-snr": MinSNR,
     "edm": EDMWeight,
+    "truncated-snr": TruncatedSNR,
+    "snr-plus-one": SNRPlusOne,
     "sigmoid": SigmoidWeight,
     "uncertainty": LearnedUncertainty,
 }

@@ -21,4 +21,6 @@ them. All randomness is handed in, so that both sides can be given the same.
     clip            Radford et al. 2021                   figure 3
     glide           Nichol et al. 2022                    CLIP guidance
     imagen          Saharia et al. 2022                   static and dynamic thresholding
+    progressive     Salimans & Ho 2022; Meng et al. 2023  algorithm 2; section 3.1
+    consistency     Song et al. 2023                      algorithms 1, 2, 3 and 4
 """

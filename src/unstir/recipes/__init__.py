@@ -4,6 +4,7 @@ from unstir.errors import UserError, did_you_mean
 from unstir.recipes.cascade import cascade
 from unstir.recipes.classifier import classifier
 from unstir.recipes.clip import clip
+from unstir.recipes.consistency import consistency
 from unstir.recipes.controlnet import controlnet
 from unstir.recipes.ddpm import ddpm
 from unstir.recipes.dit import dit
@@ -42,6 +43,7 @@ RECIPES: dict[str, Recipe] = {
     "rectified-flow": rectified_flow,
     "sprites": sprites,
     "swiss-roll": swiss_roll,
+    "consistency": consistency,
     "ecg": ecg,
     "ncsn": ncsn,
     "ncsnv2": ncsnv2,

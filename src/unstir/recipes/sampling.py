@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from unstir.conditioning.guidance_scale import GUIDANCE_SCALE
 from unstir.data import DataSpec
 from unstir.denoiser import Denoiser
 from unstir.errors import UserError
@@ -21,6 +22,7 @@ from unstir.guidance import (
     DynamicThreshold,
     LogProb,
     OnlyKnown,
+    ScaleInput,
     SimilarityGuidance,
 )
 from unstir.process import Process
@@ -60,7 +62,8 @@ class SamplingConfig:
     steps: int = 18
     """How many steps."""
     guidance_scale: float = 1.0
-    """Classifier-free guidance: 1 is off; more gives clearer, less varied samples of what was asked for."""
+    """Classifier-free guidance: 1 is off; more gives clearer, less varied samples of what was asked for. A student that was distilled with
+    its scale as an input is told it instead, and needs one evaluation."""
     guidance_from: float = 0.0
     """Lowest noise level (sigma / alpha) at which to guide, by whatever guides."""
     guidance_to: float = math.inf
@@ -108,7 +111,8 @@ class SamplingConfig:
     def guide(self, denoiser: Denoiser, spec: DataSpec, guides: Guides | None = None) -> Denoiser:
         """The denoiser with this guidance around it, from the inside to the outside:
 
-        0. the strength of a ControlNet's control, of which guidance knows nothing;
+        0. what is told to the network and guidance knows nothing of: the strength of a ControlNet's control, the scale of a student that
+           has learned to be guided (for which there is no 2);
         1. autoguidance, which mends the belief itself, with and without a condition;
         2. classifier-free guidance, which asks for both;
         3. the gradients of the classifier and of the CLIP, and whatever else is to be put around: once, on what is believed by then;
@@ -121,11 +125,15 @@ class SamplingConfig:
 
         Raises:
             ValueError: a run folder is named and was not loaded.
+            UserError: a guidance scale that a student has not learned.
         """
         guides = guides or Guides()
         interval = (self.guidance_from, self.guidance_to)
         if self.control_strength != 1:
             denoiser = ControlStrength(denoiser, self.control_strength)
+        learned = spec.conditions.get(GUIDANCE_SCALE)
+        if learned is not None:
+            denoiser = ScaleInput(denoiser, learned, self.guidance_scale)
         foreign = guides.classifier is not None or guides.clip is not None
         known = [name for name, condition in spec.conditions.items() if condition.seen]
         if foreign:  # what they guide by may be news to the model
@@ -135,7 +143,7 @@ class SamplingConfig:
                 raise ValueError(f"the worse model {self.autoguidance} was not loaded; use Model.guided")
             scale, rescale = self.autoguidance_scale, self.guidance_rescale
             denoiser = AutoGuidance(denoiser, guides.bad, scale, interval, rescale=rescale)
-        if self.guidance_scale != 1 and (known or not foreign):
+        if self.guidance_scale != 1 and learned is None and (known or not foreign):
             denoiser = ClassifierFreeGuidance(
                 denoiser, self.guidance_scale, interval, rescale=self.guidance_rescale, always=spec.always
             )

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from unstir.conditioning.derived import DERIVED, Derived
 from unstir.errors import UserError, did_you_mean
 from unstir.networks import NETWORKS, NetworkConfig
-from unstir.objectives import OBJECTIVES, TIMES, WEIGHTS, Objective, Times, Weight
+from unstir.objectives import OBJECTIVES, PAIRS, TIMES, WEIGHTS, Objective, Pairs, Times, Weight
 from unstir.process import Process
 from unstir.processes import PROCESSES
 from unstir.recipes.module import MODULES, ModuleConfig
@@ -32,6 +32,7 @@ ENTRIES: dict[type, Mapping[str, type]] = {
     Objective: OBJECTIVES,
     Weight: WEIGHTS,
     Times: TIMES,
+    Pairs: PAIRS,
     Sampler: SAMPLERS,
     Grid: GRIDS,
     OptimizerConfig: OPTIMIZERS,

@@ -1,6 +1,7 @@
 """Samplers by the names people type. A new one is a file here and a line in ``SAMPLERS``; the tests pick it up by themselves."""
 
 from unstir.samplers.ancestral import DDIM, DDPM, EulerAncestral
+from unstir.samplers.consistency import Consistency
 from unstir.samplers.deis import DEIS, LMS
 from unstir.samplers.dpm_solver import (
     DPMpp2M,
@@ -44,6 +45,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "reverse_diffusion": ReverseDiffusion,
     "pc": PredictorCorrector,
     "annealed_langevin": AnnealedLangevin,
+    "consistency": Consistency,
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "RK45",
     "SAMPLERS",
     "AnnealedLangevin",
+    "Consistency",
     "DPMSolver2",
     "DPMSolver3",
     "DPMpp2M",

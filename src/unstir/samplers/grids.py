@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -125,6 +125,31 @@ class LogSNR(Grid):
         return _finish(process, times, snap=False)
 
 
+@dataclass(frozen=True)
+class Strided(Grid):
+    """Every so-manieth stop of a finer grid, so that the stops of half as many steps are among them: those of a student among its
+    teacher's.
+
+    Equation:
+        t_i = T_j,   j = i M / K to the nearest,   T_0 > ... > T_M the finer grid
+    Source:
+        Salimans & Ho 2022, algorithm 2 (t = i / N, i / N - 0.5 / N), https://arxiv.org/abs/2202.00512
+    """
+
+    grid: Grid = field(default_factory=Uniform)
+    """The finer grid."""
+    of: int = 64
+    """Its number of steps M."""
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        fine = self.grid.times(process, max(self.of, steps))
+        count = len(fine) - 1  # a process in whole steps may have fewer than were asked for
+        if steps >= count:
+            return fine
+        i = torch.arange(steps + 1)
+        return fine[(2 * i * count + steps) // (2 * steps)]
+
+
 GRIDS: dict[str, type[Grid]] = {
     "uniform": Uniform,
     "trailing": Uniform,
@@ -132,4 +157,5 @@ GRIDS: dict[str, type[Grid]] = {
     "quadratic": Quadratic,
     "karras": Karras,
     "log-snr": LogSNR,
+    "strided": Strided,
 }

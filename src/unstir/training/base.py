@@ -14,6 +14,7 @@ from typing import Any
 from unstir.conditioning.derived import Nothing
 from unstir.data import Condition, DataConfig, Dataset, DataSpec
 from unstir.errors import UserError
+from unstir.objectives import DistillationObjective
 from unstir.recipes import Recipe, SamplingConfig
 from unstir.run import Run, named
 from unstir.trained import same_units
@@ -44,13 +45,18 @@ def based(recipe: Recipe, name: str) -> Recipe:
         name: RUN or RUN@STEP.
 
     Raises:
-        UserError: no such run, or one that this recipe cannot start from.
+        UserError: no such run, or one that this recipe cannot start from: of another kind, or a student.
     """
     run, _ = named(name)
     _, theirs, spec = run.read_recipe()
     if type(theirs.denoiser) is not type(recipe.denoiser):
         raise UserError(
             f"{name} trained another kind of model than this recipe does; 'unstir info {run.folder}' says what it is"
+        )
+    if isinstance(theirs.objective, DistillationObjective) and theirs.objective.teacher:
+        raise UserError(
+            f"{name} was distilled: it has learned to sample in {theirs.sampling.steps} steps, not what is in its data; start from the run "
+            "that was distilled"
         )
     network = recipe.network.around(theirs.network, spec.conditions)
     if network.needs_base and not theirs.network.needs_base and not isinstance(theirs.derived, Nothing):
@@ -68,7 +74,7 @@ def based(recipe: Recipe, name: str) -> Recipe:
         denoiser=_with(theirs.denoiser, sigma_data=getattr(theirs.denoiser, "sigma_data", 0.0) or spec.std),
         objective=_with_dropout(theirs.objective, recipe.objective),
         training=recipe.training,
-        sampling=_with_paths(theirs.sampling, run),
+        sampling=with_paths(theirs.sampling, run),
     )
 
 
@@ -80,7 +86,7 @@ def _data_like(theirs: DataConfig, ours: DataConfig, spec: DataSpec) -> DataConf
     return replace(data, size=spec.shape[1:], channels=CHANNELS.get(spec.shape[0], "auto"))
 
 
-def _with_paths(sampling: SamplingConfig, run: Run) -> SamplingConfig:
+def with_paths(sampling: SamplingConfig, run: Run) -> SamplingConfig:
     """The run's sampling, which may name a run inside its own folder."""
     inside = Run(run.folder / sampling.low_res_from)
     if not sampling.low_res_from or not inside.exists():

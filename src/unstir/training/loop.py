@@ -66,6 +66,8 @@ class TrainingState:
     ) -> None:
         self.layout = layout or Replicated()
         self.module = module
+        if companion is not None:
+            companion.begin(module)
         self.averaged = AveragedModel(module, config.average)
         self.layout.place(module, self.averaged)
         self.optimizer = config.optimizer.build(module, config.learning_rate)
@@ -73,7 +75,7 @@ class TrainingState:
         self.companion_optimizer: torch.optim.Optimizer | None = None
         if companion is not None:
             companion.to(next(module.parameters()).device)
-            learned = list(companion.parameters())
+            learned = learning(companion)
             self.companion_optimizer = torch.optim.Adam(learned, config.learning_rate) if learned else None
         self.step = 0
         self.seconds = 0.0
@@ -112,11 +114,18 @@ class TrainingState:
         self.optimizer.load_state_dict({**state["optimizer"], "state": memory})
         for group, kept in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(kept)
-        if self.companion is not None and "companion" in state:  # else the objective is a new one, chosen on resuming
-            self.companion.load_state_dict(state["companion"])
-            if self.companion_optimizer is not None:
-                self.companion_optimizer.load_state_dict(state["companion_optimizer"])
+        self._load_companion(state)
         self.step, self.seconds = state["step"], state["seconds"]
+
+    def _load_companion(self, state: dict[str, Any]) -> None:
+        if self.companion is None:
+            return
+        if "companion" not in state:  # the objective is a new one, chosen on resuming
+            self.companion.begin(self.module)
+            return
+        self.companion.load_state_dict(state["companion"])
+        if self.companion_optimizer is not None:
+            self.companion_optimizer.load_state_dict(state["companion_optimizer"])
 
 
 @dataclass(frozen=True)
@@ -252,6 +261,8 @@ class Loop:
     def _step(self, fraction: float) -> Progress:
         state, config = self.state, self.config
         self._seed()
+        if state.companion is not None:
+            state.companion.at(fraction)
         learning_rate = config.learning_rate_at(fraction, state.step)
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
@@ -269,6 +280,8 @@ class Loop:
         self._tell_companion(seen)
         state.step += 1
         state.averaged.update(state.module, state.step)
+        if state.companion is not None:
+            state.companion.follow(state.module, state.step)
         return Progress(state.step, fraction, loss, parts, norm, learning_rate, state.seconds)
 
     def _fraction(self) -> float:

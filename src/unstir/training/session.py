@@ -31,6 +31,8 @@ from unstir.training.devices import autocast_dtype, keep_freed_memory
 from unstir.training.layout import layout_of
 from unstir.training.loop import Loop, Progress, TrainingState
 from unstir.training.show import SHOWS, Shown
+from unstir.training.teacher import teacher_of
+from unstir.training.window import Window
 
 if TYPE_CHECKING:
     from unstir.evaluation.during import DuringTraining
@@ -128,27 +130,6 @@ def held_out(
     return rows[~away], rows[away]
 
 
-class Window:
-    """What the steps since the last line of metrics cost."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.parts: dict[str, torch.Tensor] = {}
-
-    def add(self, progress: Progress) -> None:
-        self.losses.append(float(progress.loss))
-        for name, part in progress.parts.items():
-            self.parts[name] = self.parts.get(name, torch.zeros_like(part)) + part
-
-    def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Loss and named parts, over these steps and over all processes."""
-        steps = len(self.losses)
-        means = {"loss": sum(self.losses) / steps}
-        means |= {name: float(part) / steps for name, part in self.parts.items() if name != "loss"}
-        values = torch.tensor(list(means.values()), device=accelerator.device)
-        return dict(zip(means, accelerator.reduce(values, reduction="mean").tolist(), strict=True))
-
-
 class Session:
     """A training run in progress. Iterate ``session`` to train; it yields the loop's Progress.
 
@@ -176,7 +157,7 @@ class Session:
         self.recipe = recipe = replace(
             recipe, process=recipe.process.fitted(samples), objective=recipe.objective.fitted(dataset.spec)
         )
-        self.spec = recipe.derived.described(dataset.spec)
+        self.spec = recipe.objective.described(recipe.derived.described(dataset.spec))
         self.dataset = dataset
         self.accelerator = accelerator
         self.warnings: list[str] = []
@@ -195,7 +176,8 @@ class Session:
         self.module.autocast = autocast_dtype(config.precision, accelerator.device)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # BatchNorm over the whole batch
             self.module.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.module.network)  # type: ignore[no-untyped-call]
-        self.state = TrainingState(self.module, config, layout, recipe.objective.companion(recipe.process))
+        teacher = teacher_of(recipe.objective, run, self.spec, recipe.process, accelerator.device)
+        self.state = TrainingState(self.module, config, layout, recipe.objective.companion(recipe.process, teacher))
         self.saved_step = -1
         self.stopping = False
         self._trackers: list[Tracker] = [run.log]

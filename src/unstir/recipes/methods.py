@@ -1,0 +1,36 @@
+"""Ways to distil a run into one that samples in fewer steps, by the names people type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unstir.recipes.consistency import distillation, tuning
+from unstir.recipes.distillation import Aim, Original
+from unstir.recipes.progressive import progressive
+from unstir.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to distil.
+
+    Args:
+        about: one line for the list of methods.
+        stages: what is trained, the first one first, by the folders of the runs in the student's own; "" is the student itself.
+    """
+
+    about: str
+    stages: Callable[[Original, Aim], dict[str, Recipe]]
+
+
+METHODS: dict[str, Method] = {
+    "progressive": Method("half as many steps, and half as many again (Salimans & Ho 2022); 4 steps", progressive),
+    "consistency": Method(
+        "one network evaluation is a sample, a second one a better one (Song et al. 2023); 2 steps", distillation
+    ),
+    "consistency-tuning": Method(
+        "the same learned from the data, not from the teacher's guided paths (Geng et al. 2024); 2 steps", tuning
+    ),
+}
+"""A new one is a function in a file here, and a line."""

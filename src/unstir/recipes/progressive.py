@@ -1,0 +1,128 @@
+"""Progressive distillation: half as many steps, and half as many again, each student the teacher of the next one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from unstir.errors import UserError
+from unstir.objectives import ProgressiveObjective
+from unstir.recipes.distillation import (
+    Aim,
+    Original,
+    guidance_of,
+    settled_aim,
+    student,
+    student_dropout,
+    student_sampling,
+    student_training,
+)
+from unstir.recipes.recipe import Recipe
+from unstir.samplers import DDIM
+from unstir.samplers.grids import Strided
+
+STEPS = 4
+"""Of the last student, where nobody said how many."""
+TEACHER = 64
+"""About so many steps of DDIM stand for the teacher. More are hardly more exact, and each halving costs a stage."""
+FIRST = 16
+"""About so many steps has the first student: it does at once what would be several halvings, in which there is little to learn yet."""
+MINUTES = 4.0
+"""Of a stage; of the last ones, in which most is to be learnt, twice as many."""
+HARD = 2
+"""Steps from which down a stage is one of those."""
+
+
+@dataclass(frozen=True)
+class Halvings:
+    """How the steps become fewer.
+
+    Args:
+        grid: whose every so-manieth stop each student takes, ``grid.of`` of them the teacher.
+        steps: of the students, the first one first, each half as many as before.
+        substeps: of the teacher, for one step of the first student.
+    """
+
+    grid: Strided
+    steps: tuple[int, ...]
+    substeps: int
+
+
+def doubled(steps: int, goal: int) -> int:
+    """The number nearest to ``goal``, as a factor, among steps, 2 steps, 4 steps, ..."""
+    return int(steps * 2 ** max(round(math.log2(goal / steps)), 0))
+
+
+def halvings(original: Original, steps: int, start: int | None = None) -> Halvings:
+    """The way from a run to a student of so many steps.
+
+    A run that is such a student itself goes on from its own steps; of any other one the first student has as many as are nearest to
+    ``FIRST``, and the teacher as many as are nearest to ``start`` or ``TEACHER``: the students' number times a power of two.
+
+    Raises:
+        UserError: a number of steps that is not fewer, or that halving does not lead to.
+    """
+    theirs = original.recipe
+    recommended = theirs.sampling.steps
+    if steps < 1:
+        raise UserError(f"a student samples in at least 1 step, not {steps}")
+    if steps >= recommended:
+        raise UserError(f"{original.name} samples in {recommended} steps already: ask for fewer than that, not {steps}")
+    if isinstance(theirs.objective, ProgressiveObjective) and isinstance(theirs.objective.grid, Strided):
+        return _further(original, theirs.objective, steps)
+    count = max(doubled(steps, start or TEACHER), 2 * steps)
+    while count > steps and len(theirs.sampling.grid.times(theirs.process, count)) != count + 1:
+        count //= 2  # a process in whole steps has no more
+    if count == steps:
+        raise UserError(f"the process of {original.name} has too few steps to get to {steps} by halving")
+    first = min(doubled(steps, FIRST), count // 2)
+    students = tuple(steps * 2**k for k in reversed(range(round(math.log2(first / steps)) + 1)))
+    return Halvings(Strided(theirs.sampling.grid, count), students, count // first)
+
+
+def _further(original: Original, objective: ProgressiveObjective, steps: int) -> Halvings:
+    """From a student to one of fewer steps."""
+    now = objective.steps
+    reachable = [now // 2**k for k in range(1, now.bit_length()) if now % 2**k == 0]
+    if steps not in reachable:
+        there = f"can be halved to {', '.join(map(str, reachable))}" if reachable else "cannot be halved"
+        raise UserError(f"the {now} steps of {original.name} {there}; for {steps} distil the run that it learned from")
+    assert isinstance(objective.grid, Strided)
+    return Halvings(objective.grid, tuple(n for n in reachable if n >= steps), 2)
+
+
+def progressive(original: Original, aim: Aim) -> dict[str, Recipe]:
+    """The stages of progressive distillation, by the folders of their runs: steps-16, steps-8, ... and the last one, the run itself.
+
+    Raises:
+        UserError: a number of steps that cannot be had, or guidance where there is none.
+    """
+    aim = settled_aim(original, aim)
+    plan = halvings(original, aim.steps or STEPS, aim.start)
+    stages: dict[str, Recipe] = {}
+    for number, steps in enumerate(plan.steps):
+        last = number == len(plan.steps) - 1
+        before = f"steps-{plan.steps[number - 1]}"
+        # As seen from the run's own folder, so that the chain can be moved.
+        teacher = original.name if number == 0 else before if last else f"../{before}"
+        stages["" if last else f"steps-{steps}"] = student(
+            original,
+            about=f"A student that samples in {steps} step{'s' if steps > 1 else ''}, of a teacher of {_steps_of(plan, number)}.",
+            teacher=teacher,
+            objective=ProgressiveObjective(
+                teacher=teacher,
+                grid=plan.grid,
+                steps=steps,
+                substeps=plan.substeps if number == 0 else 2,
+                dropout=student_dropout(original),
+                **guidance_of(aim, first=number == 0),
+            ),
+            training=student_training(original, MINUTES * (2 if steps <= HARD else 1)),
+            sampling=student_sampling(original, aim, DDIM(), plan.grid, steps),
+        )
+    return stages
+
+
+def _steps_of(plan: Halvings, number: int) -> int:
+    """Steps of the teacher of a stage."""
+    return plan.steps[number] * (plan.substeps if number == 0 else 2)

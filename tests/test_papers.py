@@ -818,7 +818,8 @@ def test_consistency_distillation_and_training(teacher: bool) -> None:
     z, t = replay.normal(SHAPE, torch.float64), consistency.time_steps(N)
     t[0] = 0  # our boundary
     theirs = [
-        consistency.consistency_loss(f, f, drift if teacher else None, x[i : i + 1], z[i : i + 1], t, n[i]) for i in range(3)
+        consistency.consistency_loss(f, f, drift if teacher else None, x[i : i + 1], z[i : i + 1], t, n[i])
+        for i in range(3)
     ]
     close(ours, torch.cat(theirs).square().flatten(1).mean(1))
 

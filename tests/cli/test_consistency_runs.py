@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from runs import as_if_learnt
 
 import unstir
 from unstir.cli import run
@@ -32,16 +33,6 @@ UNET = ["--network.channels", "8", "--network.middle", "1", "--network.head-chan
 TINY = ["--training.batch-size", "4", "--training.steps"]
 AVERAGED = ["--objective.target-decay", "0.9", "--objective.pairs.growth", "square-root",
             "--objective.pairs.first", "3"]  # fmt: skip
-
-
-def as_if_learnt(folder: Path) -> Path:
-    """A few steps teach a network little: weights as if it had learnt something."""
-    weights = safetensors.torch.load_file(folder / "model.safetensors")
-    generator = torch.Generator().manual_seed(0)
-    for value in weights.values():
-        value += 0.1 * torch.randn(value.shape, generator=generator).to(value)
-    safetensors.torch.save_file(weights, folder / "model.safetensors")
-    return folder
 
 
 def train(recipe: str, data: Path, out: Path, *words: str) -> Path:

@@ -14,7 +14,8 @@ from unstir.errors import UserError
 if TYPE_CHECKING:
     from unstir.compression import Curve
     from unstir.model import Model
-    from unstir.run import Run
+    from unstir.recipes.distillation import check_mean
+from unstir.run import Run
 
 USAGE = """usage: unstir compress RUN --image FILE [--rate BITS] [--error E] [--out FILE.bin]
        unstir compress RUN --curve FILE.png|.json [--data SOURCE] [-n N]
@@ -64,6 +65,7 @@ def main(words: list[str]) -> None:
     options = parse(CompressOptions(), rest, f"unstir compress {run.folder}")
     _check(options)
     model = run.model(named_device(options.device))
+    check_mean(model.recipe, str(run.folder))
     if model.spec.always:
         raise UserError(
             f"{run.folder} enlarges smaller {model.spec.kind}s, and a compressed file holds none to enlarge: compress with another run"

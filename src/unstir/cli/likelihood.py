@@ -103,7 +103,10 @@ def likelihood(
         model: of the run.
         options: of the command. config: the data to judge by, read by ``load``.
     """
+    from unstir.recipes.distillation import check_mean
+
     _, recipe, _ = run.read_recipe()
+    check_mean(recipe, str(run.folder))
     own = (config.source, config.split) == (recipe.data.source, recipe.data.split)
     nll = judge(options)
     if config.source != recipe.data.source:  # classes of other data mean something else

@@ -154,6 +154,19 @@ def student_dropout(original: Original) -> float:
     return min(float(getattr(original.recipe.objective, "dropout", 0.0)), DROPOUT)
 
 
+def check_mean(recipe: Recipe, name: str) -> None:
+    """Refuses what needs a belief that is the mean of all that the data may have been: likelihoods, and codes made by them.
+
+    Raises:
+        UserError: the run is a student, or another consistency model, whose belief is a sample.
+    """
+    if isinstance(recipe.objective, DistillationObjective):
+        raise UserError(
+            f"{name} was trained to draw samples in a few steps, and tells nothing of how likely data are: ask a run that was trained to denoise"
+            + (f", such as its teacher {recipe.objective.teacher}" if recipe.objective.teacher else "")
+        )
+
+
 def check_guidance(recipe: Recipe, spec: DataSpec, settings: SamplingConfig) -> None:
     """Refuses to guide a student that has learned to be guided by one scale.
 

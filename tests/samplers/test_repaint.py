@@ -156,7 +156,8 @@ def test_one_resampling_is_replacement() -> None:
     assert conditional(VP(), RePaint(plain, resamplings=1, jump=7)) == conditional(VP(), plain)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+# What a consistency sampler takes for a sample is a mean here: it needs another denoiser (tests/samplers/test_consistency_sampler.py).
+@pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - {"consistency"}))
 def test_any_sampler_goes_inside(name: str) -> None:
     plain = Replacement(SAMPLERS[name](), first_known())
     few, many = error(EDM(), plain), error(EDM(), RePaint(plain, resamplings=5))

@@ -4,6 +4,7 @@ from unstir.objectives.classification import NoisyClassificationObjective
 from unstir.objectives.contrastive import ContrastiveObjective
 from unstir.objectives.denoising import DenoisingObjective
 from unstir.objectives.objective import Batch, Companion, Loss, Objective
+from unstir.objectives.reconstruction import ReconstructionObjective
 from unstir.objectives.times import TIMES, LogitNormal, LogNormal, Times, UniformTimes
 from unstir.objectives.variational import HybridObjective, VariationalObjective
 from unstir.objectives.weighting import (
@@ -23,6 +24,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "variational": VariationalObjective,
     "noisy-classification": NoisyClassificationObjective,
     "contrastive": ContrastiveObjective,
+    "reconstruction": ReconstructionObjective,
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "MinSNR",
     "NoisyClassificationObjective",
     "Objective",
+    "ReconstructionObjective",
     "SigmoidWeight",
     "Times",
     "UniformTimes",

@@ -20,11 +20,13 @@ class Batch:
 
     Args:
         always: the conditions that drop-out leaves alone.
+        captions: the conditions that are captions.
     """
 
     x: Tensor
     cond: Mapping[str, Tensor] = field(default_factory=dict)
     always: frozenset[str] = frozenset()
+    captions: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,14 @@ class Companion(nn.Module):
     not part of the model.
     """
 
+    def at(self, fraction: float) -> None:
+        """Called before every step with the fraction of the training that is done; here it does nothing."""
+
     def take_in(self, seen: Mapping[str, Tensor]) -> None:
         """Called after every step with ``Loss.seen`` of the whole batch, in the batch's order, on the CPU; here it does nothing."""
+
+    def follow(self, module: nn.Module, step: int) -> None:
+        """Called after every step with the module as it is now, and the number of steps done, this one included; here it does nothing."""
 
 
 class Objective(ABC):

@@ -21,4 +21,5 @@ them. All randomness is handed in, so that both sides can be given the same.
     clip            Radford et al. 2021                   figure 3
     glide           Nichol et al. 2022                    CLIP guidance (section 2.3)
     imagen          Saharia et al. 2022                   static and dynamic thresholding
+    unclip          Ramesh et al. 2022                    prior, decoder and text diffs (sections 2 and 3)
 """

@@ -252,6 +252,8 @@ class Loop:
     def _step(self, fraction: float) -> Progress:
         state, config = self.state, self.config
         self._seed()
+        if state.companion is not None:
+            state.companion.at(fraction)
         learning_rate = config.learning_rate_at(fraction, state.step)
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
@@ -268,6 +270,8 @@ class Loop:
             optimizer.step()
         self._tell_companion(seen)
         state.step += 1
+        if state.companion is not None:
+            state.companion.follow(state.module, state.step)
         state.averaged.update(state.module, state.step)
         return Progress(state.step, fraction, loss, parts, norm, learning_rate, state.seconds)
 

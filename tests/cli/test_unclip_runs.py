@@ -207,6 +207,15 @@ def test_edits(learnt: Path, picture: Path, tmp_path: Path, capsys: pytest.Captu
     plain = np.load(tmp_path / "x.npy")
     assert plain.shape == (3, 12, 10, 3)
     assert (plain[0] != plain[1]).any()
+    further = []
+    for keep in ("1", "0.9", "0.3"):
+        run(["edit", "variations", str(learnt), "-n", "2", "--keep", keep, *edit])
+        both = np.load(tmp_path / "x.npy").astype(float)
+        further.append(float(np.abs(both - before).mean()))
+        assert (both[0] == both[1]).all() == (keep == "1"), "without fresh noise there is but one"
+    assert further[0] < 3
+    assert further[0] < further[1] < further[2]
+    assert "between 0 and 1" in said("edit", "variations", learnt, "--keep", "2", *edit)
     run(["edit", "restyle", str(learnt), "--to-text", "a high one", "--strength", "0", *edit])
     np.testing.assert_allclose(np.load(tmp_path / "x.npy")[0], before, atol=6)
     assert 'taken for "a ' in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -213,7 +214,7 @@ def test_edits(learnt: Path, picture: Path, tmp_path: Path, capsys: pytest.Captu
         both = np.load(tmp_path / "x.npy").astype(float)
         further.append(float(np.abs(both - before).mean()))
         assert (both[0] == both[1]).all() == (keep == "1"), "without fresh noise there is but one"
-    assert further[0] < 3
+    assert further[0] < 10
     assert further[0] < further[1] < further[2]
     assert "between 0 and 1" in said("edit", "variations", learnt, "--keep", "2", *edit)
     run(["edit", "restyle", str(learnt), "--to-text", "a high one", "--strength", "0", *edit])
@@ -282,3 +283,36 @@ def test_what_does_not_fit_is_told(chain: Path, tiny_arrays: dict[str, Path], pi
 def _quick(data: Path, tmp_path: Path) -> Path:
     run(["train", "quick", "--data", str(data), "--out", str(tmp_path / "quick"), *PLAN, *TINY])
     return tmp_path / "quick"
+
+
+# ---- with everything else --------------------------------------------------------------------------------------------
+
+
+def test_judged_like_any_model(learnt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, features in ((learnt, "pixels"), (learnt / "prior", "coordinates")):
+        capsys.readouterr()
+        run(["evaluate", str(folder), "--metrics", "fd", "--features", features, "-n", "8", "--json", "-"])
+        found = json.loads(capsys.readouterr().out)["fd"]
+        assert (found["features"], found["n"]) == (features, 8)
+        assert found["value"] >= 0
+
+
+def test_in_latents_and_with_captions_besides(
+    chain: Path, tiny_arrays: dict[str, Path], picture: Path, tmp_path: Path
+) -> None:
+    out, brought = tmp_path / "z", ["--prior", str(chain / "prior")]
+    train(tiny_arrays["image"], out, *brought, "--autoencoder", "haar:2", "--data.text", "bytes", "--data.flip")
+    _, recipe, spec = Run(out).read_recipe()
+    assert recipe.objective.caption_dropout == 0.5  # type: ignore[attr-defined]
+    assert set(spec.conditions) == {"text", NAME}
+    model = unstir.load(out, "cpu")
+    assert model.latent_spec.shape == (12, 6, 5)
+    assert model.conditions({"text": "a low one"}, model.recipe.sampling, 0, range(2)).keys() == {"text", NAME}
+    run(["edit", "variations", str(out), "--image", str(picture), "-n", "2", "--out", str(tmp_path / "x.npz")])
+    assert np.load(tmp_path / "x.npz")["arr_0"].shape == (2, 12, 10, 3)
+
+
+def test_signals(tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
+    train(tiny_arrays["signal"], tmp_path / "s", *CLIP, *PRIOR, "--training.steps", "2")
+    x = unstir.load(tmp_path / "s").sample(3, text=["a low one", "a high one"])
+    assert x.shape == (3, 2, 50)

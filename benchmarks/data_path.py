@@ -31,8 +31,9 @@ from unstir.recipes import RECIPES
 from unstir.run import Run
 from unstir.sampling import SampleNoise
 from unstir.training.devices import engine
+from unstir.training.draw import Draw
 from unstir.training.loop import DrawBatch, Loop
-from unstir.training.session import Draw, Session
+from unstir.training.session import Session
 
 FOLDERS: dict[str, tuple[int, ...]] = {"28 x 28 gray": (28, 28), "64 x 64 RGB": (64, 64, 3)}
 WARM_UP = 3

@@ -30,8 +30,9 @@ from unstir.run import Run
 from unstir.samplers import SAMPLERS
 from unstir.sampling import SampleNoise
 from unstir.training.devices import engine
+from unstir.training.draw import Draw
 from unstir.training.loop import Loop
-from unstir.training.session import Draw, Session
+from unstir.training.session import Session
 
 Work = dict[str, Callable[[], object]]
 WARM_UP = 2

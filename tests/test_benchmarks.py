@@ -35,6 +35,7 @@ import peers_train  # noqa: E402
 import rounds  # noqa: E402
 import scaling  # noqa: E402
 import time_to_quality as quality  # noqa: E402
+import variations  # noqa: E402
 from chart import Bar, bar_chart  # noqa: E402
 from contenders import SETTINGS, Contender, Tuning  # noqa: E402
 from contenders.ours import EqualUnstir, QuickUnstir, as_dataset  # noqa: E402
@@ -474,6 +475,22 @@ def test_short_forms_as_they_are_called(words: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "\n|" in done.stdout
+
+
+def test_variations_are_compared_about_the_mean(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
+    comparer = variations.Comparer(as_dataset(pictures), 10, "pixels", tmp_path)
+    assert comparer.sources.shape == (10, 16, 16, 1)
+    cells = comparer.sources.astype(float).reshape(10, 8, 2, 8, 2).mean((2, 4)).reshape(10, 64)
+    cells -= cells.mean(0)
+    cosine = cells @ cells.T / np.linalg.norm(cells, axis=1) / np.linalg.norm(cells, axis=1)[:, None]
+    another = (cosine.sum() - 10) / 90
+    same = comparer(np.repeat(comparer.sources, 3, 0), 3)
+    assert same == {"source": 1.0, "another": pytest.approx(another, abs=1e-3), "found": 1.0}
+    turned = comparer(np.roll(comparer.sources, 1, 0), 1)
+    assert turned["found"] == 0
+    assert turned["source"] == pytest.approx(np.diagonal(cosine, 1).sum() / 10 + cosine[0, 9] / 10, abs=1e-3)
+    assert comparer.among_data()[0] == pytest.approx(another, abs=1e-3)
 
 
 def test_diversity_is_the_mean_distance_within_a_class() -> None:

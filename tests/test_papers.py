@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numeric import f64
 from torch import Tensor, nn
 
 import unstir.papers
 from unstir.clip import WANTED, CaptionTower, Clip, PictureTower, Towers
 from unstir.data.spec import Condition
 from unstir.denoiser import NetDenoiser
+from unstir.editing import text_diff
 from unstir.editing.conditional import KnownBelief
 from unstir.guidance import (
     ClassifierFreeGuidance,
@@ -26,6 +28,7 @@ from unstir.guidance import (
     SimilarityGuidance,
 )
 from unstir.likelihood import Chain, DiscretizedDecoder, chain_times, variational_bound
+from unstir.networks import VQ
 from unstir.networks.tokens import Tokens
 from unstir.objectives import (
     Batch,
@@ -60,7 +63,9 @@ from unstir.papers import (
     repaint,
     score_sde,
     sdedit,
+    unclip,
     unipc,
+    vq_vae,
 )
 from unstir.prediction import Prediction
 from unstir.processes import EDM, VP, CosineVP, DiscreteVP, GeometricLadder, LinearVP, RectifiedFlow
@@ -83,6 +88,7 @@ from unstir.samplers.grids import Karras, Leading, Strided, Uniform
 from unstir.samplers.repaint import RePaint
 from unstir.samplers.replacement import Known, Replacement
 from unstir.sampling import SampleNoise, sample, trajectory
+from unstir.unclip import best
 
 SHAPE = (2, 5)
 INDICES = [3, 4, 11]
@@ -628,6 +634,60 @@ def test_glide_clip_guidance(process: DiscreteVP) -> None:
     assert not torch.allclose(ours, unguided, atol=1e-3)
 
 
+class OfAnEmbedding(nn.Module):
+    """A network that is told an embedding, or none (NaN)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: Tensor, c_noise: Tensor, image_embedding: Tensor) -> Tensor:
+        told = image_embedding.nan_to_num(nan=0.3).reshape(-1, *SHAPE)
+        F: Tensor = self.net(x + told, c_noise) + torch.sin(2 * told)
+        return F
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_unclip(process: DiscreteVP) -> None:
+    """Caption -> two samples of the prior -> the better one -> picture; and a change of the embedding."""
+    net, T, beta = Net(), len(process.beta) - 1, process.beta
+    times, unit = Uniform().times(process, T), torch.nn.functional.normalize
+    prior, ours, theirs = NetDenoiser(net, process, "x_0"), [], []
+
+    def f_theta(z: Tensor, t: int) -> Tensor:
+        with torch.no_grad():
+            return eps_theta(net, process, z, t)  # the network's output, whatever it stands for
+
+    for seed in (21, 22):
+        x_T, rng, replay = start(seed)
+        ours.append(sample(prior, DDPM(), times, x_T, rng).flatten(1))
+        noise = [torch.zeros_like(x_T)] * 2 + [replay.normal(SHAPE, torch.float64) for _ in range(T - 1)][::-1]
+        theirs.append(unclip.prior(f_theta, beta, x_T, noise).flatten(1))
+        close(ours[-1], theirs[-1])
+    z_t = unit(
+        f64(1, -1, 1).unsqueeze(1) * (ours[0] - ours[1]), dim=1
+    )  # of the second sample the second is the better one
+    z_i = best(torch.stack(ours), z_t)
+    assert [bool((z_i[k] == ours[0][k]).all()) for k in range(3)] == [True, False, True]
+    close(z_i, unclip.chosen(theirs[0], theirs[1], z_t))
+    decoder, (x_T, rng, _) = OfAnEmbedding(), start(23)
+    guided = ClassifierFreeGuidance(NetDenoiser(decoder, process, "eps"), 2.5)
+    x = sample(guided, DDIM(), times, x_T, rng, {"image_embedding": z_i})
+
+    def eps_of(x: Tensor, t: int, z: Tensor | None) -> Tensor:
+        alpha_bar = (1 - beta).cumprod(0)[t]
+        level = (torch.log((1 - alpha_bar) / alpha_bar) / 8).clamp(-2.5, 2.5).expand(len(x))
+        with torch.no_grad():
+            F: Tensor = decoder(x, level, torch.full_like(z_i, torch.nan) if z is None else z)
+        return F
+
+    close(x, unclip.decoder(eps_of, beta, x_T, z_i, 2.5))
+    thetas = f64(0, 0.25, 0.5, 1)
+    turned = text_diff(unit(z_i[0], dim=0), z_t[0], z_t[1], thetas)
+    for theta, z in zip(thetas, turned, strict=True):
+        close(z, unclip.text_diff(unit(z_i[0], dim=0), z_t[0], z_t[1], float(theta)))
+
+
 class Conditional(nn.Module):
     """A network with a class, and a variance fraction v that is the same everywhere."""
 
@@ -911,3 +971,29 @@ def test_net_tells_times_apart() -> None:
     x = torch.ones(1, *SHAPE, dtype=torch.float64)
     near, far = (Net()(x, torch.tensor([c], dtype=torch.float64)) for c in (0.5, 0.51))
     assert math.sqrt(float((near - far).detach().square().mean())) > 1e-3
+
+
+# ---- VQ-VAE ----------------------------------------------------------------------------------------------------------
+
+
+def test_vq_vae_equations_and_appendix() -> None:
+    """Two steps of training: codes, commitment, and the averages that the codes follow."""
+    torch.manual_seed(0)
+    K, D, beta, gamma = 5, 3, 0.25, 0.9
+    book = VQ(codes=K, commitment=beta, decay=gamma, restart=0.0).build(D).double()
+    e = book.get_buffer("codes").numpy().copy()
+    start, m = np.full(K, 0.5), 0.5 * e  # so that no code is without any use
+    book.get_buffer("uses").copy_(torch.from_numpy(start))
+    book.get_buffer("sums").copy_(torch.from_numpy(m))
+    N = start
+    for seed in range(2):
+        h = torch.randn(4, D, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        z_e = h.movedim(1, -1).reshape(-1, D).numpy()
+        found = book(h, torch.zeros_like(h), numbers=1)
+        ours = found.z.movedim(1, -1).reshape(-1, D).numpy()
+        np.testing.assert_allclose(ours, vq_vae.equation_2(z_e, e), atol=1e-12)
+        theirs = [vq_vae.commitment(z, e, beta) / (6 * D) for z in z_e.reshape(4, 6, D)]  # a mean over the numbers
+        np.testing.assert_allclose(book.weight * found.penalty.numpy(), theirs, rtol=1e-12)
+        N, m, e = vq_vae.appendix_a_1(N, m, e, z_e, gamma)
+        book.follow()
+        np.testing.assert_allclose(book.get_buffer("codes").numpy(), e, rtol=1e-12)

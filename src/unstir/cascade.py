@@ -82,5 +82,5 @@ def drawn_below(
         )
     theirs = below.spec.conditions.keys() - below.recipe.derived.declare(below.spec).keys()
     asked = {name: value for name, value in given.items() if name in theirs}
-    small = end(below.trajectory(indices, settings_below(below, settings), seed=seed, **asked))
+    small = below.decode(end(below.trajectory(indices, settings_below(below, settings), seed=seed, **asked)))
     return derived.enlarge(model.spec.to_model(below.spec.to_data(small)), model.spec).to(model.device)

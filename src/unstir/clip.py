@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from unstir.conditioning.null import is_null
 from unstir.data.spec import Condition
 from unstir.denoiser import ask, at_same_snr, c_in, c_noise
+from unstir.fingerprint import fingerprint
+from unstir.networks.text import without_padding
 from unstir.process import Process
 from unstir.trainable import Trainable
 
@@ -19,14 +22,7 @@ WANTED = "wanted caption"
 """The condition under which guidance finds the vectors of captions. (With a space: no data set's own can be called so on a command line.)"""
 MAX_SCALE = 100.0
 """What the logits are never scaled by more than (Radford et al. 2021, section 2.5)."""
-AT_ONCE = 256  # captions that are encoded together
-
-
-def without_padding(text: Tensor) -> Tensor:
-    """Encoded captions (B, L, ...) up to the end of the longest of them: in most batches far less than the longest of the data."""
-    there = ~text.isnan().any(-1) if text.is_floating_point() else text != -1  # (B, L)
-    last = there.any(0).nonzero()
-    return text[:, : int(last.max()) + 1] if len(last) else text[:, :1]
+AT_ONCE = 256  # captions, or pictures, that are encoded together
 
 
 class PictureTower(nn.Module):
@@ -131,6 +127,11 @@ class Clip(Trainable):
         """Length of the vectors."""
         return len(self.network.pictures.origin)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of a CLIP that is trained no more: what tells its vectors from those of any other."""
+        return fingerprint(self.network, "clip", self.sigma_data, self.caption.encoder, self.caption.shape)
+
     def _inputs(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.process.scales(t, x_t)
         return c_in(alpha, sigma, self.sigma_data) * x_t
@@ -157,6 +158,12 @@ class Clip(Trainable):
         if process is not None and process != self.process:
             x_t, t, _ = at_same_snr(x_t, t, process, self.process)
         return ask(self.network.pictures, self._inputs(x_t, t), c_noise(self.process, t), {}, self.autocast)
+
+    @torch.no_grad()
+    def embedding(self, x_0: Tensor) -> Tensor:
+        """(B, *shape) samples in model units, without noise, on any device -> (B, width) unit vectors where the CLIP is: what unCLIP calls z_i."""
+        x_0 = x_0.to(self.network.log_scale.device, self.network.log_scale.dtype)
+        return torch.cat([self.pictures(x, torch.zeros((), dtype=torch.float64)) for x in torch.split(x_0, AT_ONCE)])
 
     def captions(self, text: Tensor) -> Tensor:
         """Encoded captions (B, L, ...) -> (B, width) unit vectors; NaN, the null of numbers, for those that are null."""

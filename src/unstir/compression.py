@@ -72,7 +72,16 @@ def belief_of(model: Model) -> Denoiser:
 
 
 def coder_of(model: Model, steps: int = STEPS, window: int = WINDOW) -> Coder:
-    """The coder of a model's data."""
+    """The coder of a model's data.
+
+    Raises:
+        UserError: the model works in latents.
+    """
+    if model.codec.latent:
+        raise UserError(
+            "this model works in the latents of an autoencoder, which loses a part of the picture for good, and its bits are not those of "
+            "the picture: compress with a run that works on the data themselves"
+        )
     return Coder(belief_of(model), LogSNR().times(model.denoiser.process, steps), window)
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from unstir.data import Dataset
+from unstir.drawn import computing
 from unstir.model import Model
 from unstir.recipes import SamplingConfig
+from unstir.unclip import prior_of
 
 RowsOf = Callable[[Sequence[int]], Tensor]
 """Samples' numbers -> a condition's row for each of them."""
@@ -20,16 +22,16 @@ def computed_like(
     model: Model, settings: SamplingConfig, dataset: Dataset, row_of: Callable[[int], int]
 ) -> dict[str, RowsOf]:
     """The conditions that such a model computes from samples, of a data set's samples; nothing for any other model, nor for a stage of a
-    cascade whose stage below draws what it enlarges.
+    cascade whose stage below draws what it enlarges, or a decoder whose prior draws its embeddings.
 
     They are functions, which read a batch's samples when it is drawn: maps of all samples might not fit into memory.
 
     Args:
         row_of: a sample's number -> the number in the data set of what it is to be like.
     """
-    derived = model.recipe.derived
-    if not derived.declare(model.spec) or model.below(settings) is not None:
+    if not model.recipe.derived.declare(model.spec) or model.below(settings) or prior_of(model, settings):
         return {}
+    derived = computing(model)
 
     def computed(numbers: Sequence[int]) -> dict[str, Tensor]:
         rows = np.array([row_of(number) for number in numbers])

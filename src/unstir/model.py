@@ -12,54 +12,68 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from unstir.cascade import check_below, drawn_below
+from unstir.cascade import check_below
 from unstir.clip import WANTED, Clip
-from unstir.conditioning.asked import in_turn, rows_asked
+from unstir.codec import IDENTITY, Codec
+from unstir.conditioning.asked import default_captions, default_labels, in_turn, rows_asked
 from unstir.conditioning.derived import LowRes
-from unstir.conditioning.text import evenly
 from unstir.data import Condition, DataSpec
 from unstir.denoiser import Denoiser, NetDenoiser
+from unstir.drawn import captions_read_by_others, completed
 from unstir.errors import UserError, did_you_mean
 from unstir.guidance import LogProb, OnlyKnown
 from unstir.networks.controlnet import ControlNet
 from unstir.noisy_classifier import NoisyClassifier
+from unstir.others import other
 from unstir.recipes import Guides, Recipe, SamplingConfig
 from unstir.recipes.distillation import check_guidance
 from unstir.recipes.recipe import Around
 from unstir.recipes.serial import entry
 from unstir.samplers import GRIDS, SAMPLERS
 from unstir.sampling import Grid, SampleNoise, Sampler, Step, end, trajectory
-from unstir.trained import Fetch, Trained, check_fit, no_runs
+from unstir.showcase import showcase
+from unstir.trained import Fetch, Trained, check_fit, check_same_space, no_runs
 
-SHOWN = {"image": 64, "signal": 32, "volume": 32, "points": 2000}
-"""Samples in a picture, by kind of data, where nobody said how many."""
-_LABEL_SEED = 0x1ABE1  # keeps the draw of a sample's label apart from the draws of its noise
-_DERIVED_SEED = 0xDE21F  # likewise for the noise on its conditions
+_DERIVED_SEED = 0xDE21F  # keeps the noise on a sample's conditions apart from its own
 
 
 class Model:
     """A denoiser, what it was trained on and how.
 
+    All samples that go in or come out are of the data, in model units; only ``trajectory`` walks in the space in which the denoiser works,
+    from which ``decode`` leads to the data. Most denoisers work on the data themselves, and the two are the same.
+
     Args:
         denoiser: with the averaged weights; ``model.denoiser`` is the fourth word of the library, use it anywhere.
-        spec: shape, units and conditions of the data.
+        spec: shape, units and conditions of the data. ``latent_spec`` describes what the denoiser works on.
         recipe: its ``sampling`` section holds the defaults of ``sample``.
         fetch: loads the other runs that sampling settings may name, to be guided by.
+        codec: what stands between the data and the denoiser.
     """
 
-    def __init__(self, denoiser: NetDenoiser, spec: DataSpec, recipe: Recipe, fetch: Fetch = no_runs) -> None:
+    def __init__(
+        self,
+        denoiser: NetDenoiser,
+        spec: DataSpec,
+        recipe: Recipe,
+        fetch: Fetch = no_runs,
+        codec: Codec = IDENTITY,
+    ) -> None:
         self.denoiser = denoiser.eval()
         self.spec = spec
+        self.latent_spec = codec.latent_spec(spec)
+        self.codec = codec
         self.recipe = recipe
         self.fetch = fetch
+        self.cache: dict[str, Any] = {}
+        """What else is loaded of other runs (``unstir.others``)."""
         self._fetched: dict[str, Trained] = {}
-        self._below: dict[str, Model] = {}
 
     @classmethod
     def of(cls, trained: Trained) -> Model:
         """The model of a run that trained a denoiser."""
         assert isinstance(trained.module, NetDenoiser)
-        return cls(trained.module, trained.spec, trained.recipe, trained.fetch)
+        return cls(trained.module, trained.spec, trained.recipe, trained.fetch, trained.codec)
 
     @property
     def device(self) -> torch.device:
@@ -68,9 +82,18 @@ class Model:
     def to(self, device: torch.device | str) -> Model:
         """Moves the weights."""
         self.denoiser.to(device)
+        self.codec.to(device)
         self._fetched.clear()
-        self._below.clear()
+        self.cache.clear()
         return self
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, *spec.shape) samples in model units -> (B, *latent_spec.shape), what the denoiser works on, where the model is."""
+        return self.codec.encode(x.to(self.device, torch.float32))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, *latent_spec.shape) what the denoiser works on -> (B, *spec.shape) samples in model units. Gradients go through it."""
+        return self.codec.decode(z, self.spec)
 
     # ---- guidance ----------------------------------------------------------------------------------------------------
 
@@ -87,6 +110,7 @@ class Model:
                 trained.module, Clip
             ):  # which reads captions by itself, and nothing else that the model is told
                 theirs = dataclasses.replace(theirs, conditions={})
+            check_same_space(name, trained.codec, self.codec, self.spec)
             check_fit(name, theirs, self.spec)
             self._fetched[name] = trained
         return self._fetched[name]
@@ -108,7 +132,7 @@ class Model:
         bad = self._bad(settings.autoguidance) if settings.autoguidance else None
         log_prob = self._log_prob(self._classifier(settings.classifier)) if settings.classifier else None
         similarity = self._log_prob(self._clip(settings.clip_model)) if settings.clip_model else None
-        return settings.guide(self.denoiser, self.spec, Guides(bad, log_prob, similarity, around))
+        return settings.guide(self.denoiser, self.latent_spec, Guides(bad, log_prob, similarity, around))
 
     def _bad(self, name: str) -> Denoiser:
         trained = self.fetched(name)
@@ -145,11 +169,12 @@ class Model:
         if settings is not None and settings.classifier:
             label = self._classifier(settings.classifier).label
             conditions.setdefault(label, self.fetched(settings.classifier).spec.conditions[label])
+        captions = captions_read_by_others(self, settings or self.recipe.sampling)
         if settings is not None and settings.clip_model:
             clip = self._clip(settings.clip_model)
-            if clip.text not in conditions or not conditions[clip.text].seen:
-                conditions[clip.text] = clip.caption
-        return conditions
+            captions = {clip.text: clip.caption, **captions}
+        seen = {name for name, condition in conditions.items() if condition.seen}
+        return conditions | {name: c for name, c in captions.items() if name not in seen}
 
     def below(self, settings: SamplingConfig) -> Model | None:
         """The stage below that draws what this model enlarges, loaded once; None where none is named.
@@ -160,11 +185,8 @@ class Model:
         name, derived = settings.low_res_from, self.recipe.derived
         if not name or not isinstance(derived, LowRes):
             return None
-        if name not in self._below:
-            trained = self.fetch(name, self.device)
-            check_below(name, trained, self.spec, derived.factor)
-            self._below[name] = Model.of(trained)
-        return self._below[name]
+        factor = derived.factor
+        return other(self, name, lambda trained: check_below(name, trained, self.spec, factor))
 
     # ---- conditions --------------------------------------------------------------------------------------------------
 
@@ -201,36 +223,20 @@ class Model:
         return {
             name: (in_turn(given[name], indices) or [""] * len(indices))
             if name in asked
-            else self._default_captions(condition, how, seed, indices)
+            else default_captions(condition, how, seed, indices)
             for name, condition in texts.items()
         }
-
-    def _default_captions(self, condition: Condition, how: str, seed: int, indices: Sequence[int]) -> list[str]:
-        how = how if condition.names else "none"
-        numbers = self._default_labels(Condition("class", len(condition.names)), how, seed, indices).tolist()
-        return ["" if number < 0 else condition.names[number] for number in numbers]
-
-    def _default_labels(self, condition: Condition, how: str, seed: int, indices: Sequence[int]) -> Tensor:
-        if condition.frequencies and how != "none":
-            edges = torch.tensor(condition.frequencies, dtype=torch.float64).cumsum(0)
-            drawn = torch.searchsorted(edges, SampleNoise(seed ^ _LABEL_SEED, indices).uniform(), right=True)
-            return drawn.clamp(max=condition.size - 1)  # the last edge may be a rounding error below 1
-        if how == "cycle":
-            return torch.tensor(indices) % condition.size
-        if how == "uniform":
-            return (SampleNoise(seed ^ _LABEL_SEED, indices).uniform() * condition.size).long()
-        return torch.full((len(indices),), -1)
 
     def conditions(
         self, given: Mapping[str, Any], settings: SamplingConfig, seed: int, indices: Sequence[int]
     ) -> dict[str, Tensor]:
-        """The conditions of these samples as the denoiser is told them: ``asked``; and of a stage of a cascade what it is to enlarge, with
-        noise on it, drawn by the stage below where it was not given.
+        """The conditions of these samples as the denoiser is told them: ``asked``; and what was not given and other models draw: of a stage of
+        a cascade what it is to enlarge, with noise on it; of unCLIP's decoder the embedding of a caption.
         """
         rows = self.asked(given, settings, seed, indices)
-        if isinstance(self.recipe.derived, LowRes) and "low_res" not in rows:
-            rows["low_res"] = drawn_below(self, given, settings, seed, indices)
-        return self.recipe.derived.at_sampling(rows, self.noise(seed ^ _DERIVED_SEED, indices))
+        rows = completed(self, rows, given, settings, seed, indices)
+        rows = self.recipe.derived.at_sampling(rows, self.noise(seed ^ _DERIVED_SEED, indices))
+        return self.codec.told(rows, self.spec)
 
     def asked(
         self, given: Mapping[str, Any], settings: SamplingConfig, seed: int, indices: Sequence[int]
@@ -247,7 +253,7 @@ class Model:
         how = "none" if captions else settings.labels
         for name, condition in self.known(settings).items():
             if condition.kind == "class" and name not in rows:
-                rows[name] = self._default_labels(condition, how, seed, indices)
+                rows[name] = default_labels(condition, how, seed, indices)
         return {name: value.to(self.device) for name, value in rows.items()}
 
     def _wanted(self, clip: Clip, given: Mapping[str, Any], captions: Mapping[str, list[str]]) -> Tensor:
@@ -266,17 +272,7 @@ class Model:
             columns: samples of each class; by default as many as a picture of this kind of data holds well.
             settings: of sampling; by default the recipe's.
         """
-        known = self.known(settings or self.recipe.sampling)
-        captions = next(((name, c.names) for name, c in known.items() if c.kind == "text" and c.seen and c.names), None)
-        if captions is not None:
-            examples = evenly(captions[1], 16)
-            columns = columns or max(SHOWN[self.spec.kind] // 16, 1)
-            return columns * len(examples), {captions[0]: np.repeat(np.array(examples), columns)}
-        name, classes = next(((name, c.size) for name, c in known.items() if c.named), ("", 1))
-        classes = min(classes, 16)
-        columns = columns or (SHOWN[self.spec.kind] if classes == 1 else max(SHOWN[self.spec.kind] // 8, 4))
-        n = columns * classes
-        return n, {name: torch.arange(n) // columns} if name else {}
+        return showcase(self.known(settings or self.recipe.sampling), self.spec.kind, columns)
 
     # ---- sampling ----------------------------------------------------------------------------------------------------
 
@@ -327,7 +323,8 @@ class Model:
         guide: Around | None = None,
         **cond: Any,
     ) -> Iterator[Step]:
-        """Every step of the way from noise to these samples, in model units; the loop behind ``sample``.
+        """Every step of the way from noise to these samples, where the denoiser works; ``decode`` makes data of any of them. The loop behind
+        ``sample``.
 
         Args:
             indices: the samples' numbers; sample i depends on (seed, i) alone.
@@ -339,7 +336,7 @@ class Model:
         process = self.denoiser.process
         times = settings.times(process)
         rng = self.noise(seed, indices)
-        x = process.prior_sample(rng.normal(self.spec.shape).to(self.device), times[0])
+        x = process.prior_sample(rng.normal(self.latent_spec.shape).to(self.device), times[0])
         yield from trajectory(self.guided(settings, guide), settings.sampler, times, x, rng, conditions)
 
     def batches(
@@ -355,7 +352,7 @@ class Model:
         """Samples 0 .. n - 1 in batches, in model units, (b, *shape) on the CPU."""
         for start in range(0, n, batch_size):
             indices = range(start, min(start + batch_size, n))
-            yield end(self.trajectory(indices, settings, seed=seed, guide=guide, **cond)).cpu()
+            yield self.decode(end(self.trajectory(indices, settings, seed=seed, guide=guide, **cond))).cpu()
 
     def sample(
         self,
@@ -378,7 +375,8 @@ class Model:
             guidance_scale: of classifier-free guidance; 1 is off.
             seed: sample i depends on (seed, i) alone, not on n or batch_size.
             batch_size: how many at a time.
-            guide: puts guidance of one's own around the denoiser, such as ``lambda d: FunctionGuidance(d, loss)``.
+            guide: puts guidance of one's own around the denoiser, such as ``lambda d: FunctionGuidance(d, loss)``; of a model in latents
+                the loss is shown these, and ``model.decode`` makes data of them.
             cond: by name: a class's name or number, a vector, a caption, or a list of them to be taken in turn. Any field of
                 ``SamplingConfig`` may be given here too: ``classifier="runs/classifier", classifier_scale=3.0``.
 

@@ -4,9 +4,11 @@ recipe.toml          everything needed to rebuild it
 model.safetensors    averaged weights, for sampling
 checkpoints/         for exact resumption
 metrics.jsonl        a line every few steps
-samples/             pictures along the way (of a denoiser)
+samples/             pictures along the way (of a denoiser, of an autoencoder)
+autoencoder/         what its latents are of (of a run that works in latents)
 accuracy.json        how often it is right (of a classifier)
 retrieval.json       how often it finds the caption of a picture (of a CLIP)
+fidelity.json        how well it gives back what it was given (of an autoencoder)
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import safetensors.torch
 import tomli_w
 import torch
 
+from unstir.codec import Codec
+from unstir.codecs import kept_codec
 from unstir.data import DataSpec
 from unstir.errors import UserError, did_you_mean
 from unstir.model import Model
@@ -72,6 +76,10 @@ class Run:
     @property
     def retrieval_file(self) -> Path:
         return self.folder / "retrieval.json"
+
+    @property
+    def fidelity_file(self) -> Path:
+        return self.folder / "fidelity.json"
 
     def exists(self) -> bool:
         """Whether this folder is a run."""
@@ -179,16 +187,26 @@ class Run:
         _, recipe, spec = self.read_recipe()
         weights = self._weights() if step is None else Checkpoints(self.checkpoints, 1).at(step)["averaged"]
         device = torch.device(device) if device is not None else best_device()
-        module = recipe.denoiser.build(recipe.network, recipe.process, spec).eval()
+        codec = self.codec(recipe, spec)
+        module = recipe.denoiser.build(recipe.network, recipe.process, codec.latent_spec(spec)).eval()
         try:
             module.load_state_dict(weights)
         except RuntimeError as error:
             raise self._damaged(error) from error
         module.autocast = autocast_dtype(recipe.training.precision, device)
         try:
-            return Trained(module.to(device), spec, recipe, self.fetch)
+            return Trained(module.to(device), spec, recipe, self.fetch, codec.to(device))
         except (AssertionError, RuntimeError) as error:  # PyTorch's ways of saying that there is no such device
             raise UserError(f"cannot use the device '{device}': {str(error).splitlines()[0]}") from error
+
+    def codec(self, recipe: Recipe, spec: DataSpec) -> Codec:
+        """What stands between this run's data and what it trained, on the CPU.
+
+        Raises:
+            UserError: an autoencoder that is gone, or is another one than the run was trained with.
+        """
+        facts = self.data_set().get("latents", {})
+        return kept_codec(self.folder, recipe.autoencoder, facts, spec, self.fetch, torch.device("cpu"))
 
     def model(self, device: torch.device | str | None = None) -> Model:
         """The trained model, with its averaged weights.

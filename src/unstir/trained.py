@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unstir.codec import IDENTITY, Codec
 from unstir.data import DataSpec
 from unstir.errors import UserError
 from unstir.recipes import Recipe
@@ -27,13 +28,14 @@ def no_runs(name: str, device: torch.device) -> Trained:
 
 @dataclass(frozen=True)
 class Trained:
-    """A module with its averaged weights, whatever it is; the data it is for; the recipe that made it; and what loads the other runs
-    that its recipe names."""
+    """A module with its averaged weights, whatever it is; the data it is for; the recipe that made it; what loads the other runs
+    that its recipe names; and what stands between the data and the module."""
 
     module: Trainable
     spec: DataSpec
     recipe: Recipe
     fetch: Fetch = no_runs
+    codec: Codec = IDENTITY
 
 
 Fetch = Callable[[str, torch.device], Trained]
@@ -49,12 +51,52 @@ def check_fit(name: str, theirs: DataSpec, ours: DataSpec) -> None:
     if (theirs.kind, theirs.shape) != (ours.kind, ours.shape):
         there, here = (f"{spec.kind} of shape {'x'.join(map(str, spec.shape))}" for spec in (theirs, ours))
         raise UserError(f"{name} was trained on {there}, and this model on {here}: they cannot work together")
+    check_units(name, theirs, ours)
+    check_same_conditions(name, theirs, ours)
+
+
+def check_units(name: str, theirs: DataSpec, ours: DataSpec) -> None:
+    """Refuses a run of data in other units.
+
+    Raises:
+        UserError: with the reason.
+    """
     if not same_units(theirs, ours):
         raise UserError(
             f"{name} was trained on data of another mean or spread than this model's, and would see its samples shifted; "
             "train both on one data set"
         )
-    check_same_conditions(name, theirs, ours)
+
+
+def check_same_space(name: str, theirs: Codec, ours: Codec, spec: DataSpec) -> None:
+    """Refuses a run that works in another space than this model: on the data, or in the latents of another autoencoder.
+
+    Args:
+        spec: of this model's data.
+
+    Raises:
+        UserError: with the difference.
+    """
+    if theirs.fingerprint != ours.fingerprint:
+        raise UserError(f"{name} {_SPACES[theirs.latent, ours.latent]}")
+    if not same_units(theirs.latent_spec(spec), ours.latent_spec(spec)):
+        raise UserError(
+            f"{name} works in latents of another mean or spread than this model's, and would see them shifted; train both on one data set"
+        )
+
+
+_SPACES = {
+    (
+        False,
+        True,
+    ): "was trained on the data themselves, and this model works in latents: train it with this one's --autoencoder",
+    (
+        True,
+        False,
+    ): "works in the latents of an autoencoder, and this model on the data themselves: they cannot work together",
+    (True, True): "works in the latents of another autoencoder than this model: train both with one --autoencoder",
+}
+"""By whether the other run and this model work in latents."""
 
 
 def check_same_conditions(name: str, theirs: DataSpec, ours: DataSpec) -> None:

@@ -86,7 +86,8 @@ def test_held_out_samples_are_never_trained_on(blobs: Path, tmp_path: Path) -> N
     from unstir.data import DataConfig, load
     from unstir.recipes import RECIPES
     from unstir.recipes.serial import override
-    from unstir.training.session import Draw, Session, held_out
+    from unstir.training.draw import Draw, held_out
+    from unstir.training.session import Session
 
     dataset = load(DataConfig(source=str(blobs)))
     train, held = held_out(np.arange(400), 0.1)

@@ -104,7 +104,8 @@ def test_held_out_samples_are_those_of_held_out_captions(data: Path, tmp_path: P
     from accelerate import Accelerator
 
     from unstir.recipes.serial import override
-    from unstir.training.session import Session, held_out
+    from unstir.training.draw import held_out
+    from unstir.training.session import Session
 
     config = DataConfig(source=str(data), text="bytes")
     changes = {"network": {"name": "mlp", "width": 16}, "data": {"source": str(data)}}

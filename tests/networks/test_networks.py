@@ -10,12 +10,14 @@ from unstir.data.spec import Condition, DataSpec
 from unstir.errors import UserError
 from unstir.networks import (
     NETWORKS,
+    AutoencoderNetworkConfig,
     ContextUNetConfig,
     ControlNetConfig,
     DiTConfig,
     EncoderConfig,
     MLPConfig,
     NetworkConfig,
+    PriorNetworkConfig,
     UNetConfig,
 )
 
@@ -26,6 +28,7 @@ SMALL: dict[str, tuple[NetworkConfig, DataSpec]] = {
     "dit": (DiTConfig(depth=2, width=24, heads=3), PICTURE),
     "mlp": (MLPConfig(width=16, depth=2), POINTS),
     "context_unet": (ContextUNetConfig(n_feat=8), PICTURE),
+    "prior": (PriorNetworkConfig(width=16, depth=2, heads=2), POINTS),
     "encoder": (EncoderConfig(channels=8, head_channels=8, dropout=0), PICTURE),
     "controlnet": (
         ControlNetConfig(UNetConfig(channels=8, middle=2), knows=("label", "caption"), hint_channels=8),
@@ -33,7 +36,7 @@ SMALL: dict[str, tuple[NetworkConfig, DataSpec]] = {
     ),
 }
 """A small configuration of every network. A new network needs a line here."""
-NAMES = sorted(NETWORKS)
+NAMES = sorted(SMALL)
 LABEL, SIZE = torch.tensor([0, 1, 2, -1]), torch.tensor([[0.5, -1.0]] * 4)
 
 
@@ -56,14 +59,17 @@ def new(name: str, out_channels: int = 3) -> tuple[nn.Module, Tensor]:
 
 
 def test_every_network_is_tested() -> None:
-    assert {name: type(config) for name, (config, _) in SMALL.items()} == NETWORKS
+    """The autoencoder's is told no noise level: tests/test_autoencoder.py."""
+    assert {name: type(config) for name, (config, _) in SMALL.items()} | {
+        "autoencoder": AutoencoderNetworkConfig
+    } == NETWORKS
 
 
 def output_shape(config: NetworkConfig, spec: DataSpec, batch: int, channels: int) -> tuple[int, ...]:
     return (batch, channels) if config.pooled else (batch, channels, *spec.shape[1:])
 
 
-@pytest.mark.parametrize("name", ["unet", "dit", "mlp", "encoder", "controlnet"])
+@pytest.mark.parametrize("name", ["unet", "dit", "mlp", "prior", "encoder", "controlnet"])
 def test_an_untrained_network_says_zero(name: str) -> None:
     network, x = new(name)
     zeros = torch.zeros(output_shape(*SMALL[name], 4, 3))
@@ -150,6 +156,8 @@ WRONG: list[tuple[NetworkConfig, DataSpec, str]] = [
     (UNetConfig(blocks=()), PICTURE, "at least 1"),
     (UNetConfig(blocks=(1, 2)), PICTURE, "one for each of 1 levels"),
     (DiTConfig(), POINTS, "mlp"),
+    (PriorNetworkConfig(), PICTURE, "dit"),
+    (PriorNetworkConfig(width=30), POINTS, "multiple of network.heads"),
     (EncoderConfig(), POINTS, "mlp"),
     (EncoderConfig(attention=(3,)), PICTURE, "0 to 2"),
     (ContextUNetConfig(n_feat=20), PICTURE, "multiple of 8"),

@@ -129,10 +129,11 @@ class Listening(Denoiser):
         return Prediction(x_t, torch.zeros_like(x_t), x_t / sigma, alpha, sigma)
 
 
-def heard(dropout: float) -> dict[str, Tensor]:
+def heard(dropout: float, caption_dropout: float = 0.0) -> dict[str, Tensor]:
     listening, n = Listening(LinearVP()), 2000
     cond = {"label": torch.arange(n), "text": torch.ones(n, 3, 2)}
-    DenoisingObjective(dropout=dropout)(listening, Batch(torch.zeros(n, 2), cond), SampleNoise(0, range(n)))
+    batch = Batch(torch.zeros(n, 2), cond, captions=frozenset({"text"}))
+    DenoisingObjective(dropout=dropout, caption_dropout=caption_dropout)(listening, batch, SampleNoise(0, range(n)))
     return listening.heard
 
 
@@ -143,6 +144,15 @@ def test_dropout() -> None:
     assert torch.equal(cond["label"][~dropped], torch.arange(2000)[~dropped])
     # All conditions of a sample together, whole, and the null of a float is NaN.
     assert torch.equal(cond["text"].isnan(), dropped.reshape(-1, 1, 1).expand(2000, 3, 2))
+
+
+def test_captions_are_dropped_on_their_own_too() -> None:
+    cond = heard(0.1, 0.5)
+    label, text = cond["label"] == -1, cond["text"].isnan().flatten(1).any(1)
+    assert float(label.double().mean()) == pytest.approx(0.1, abs=0.03)
+    assert float(text.double().mean()) == pytest.approx(0.55, abs=0.04)
+    assert (text[label]).all()
+    assert torch.equal(heard(0.2, 0.5)["label"], heard(0.2)["label"])
 
 
 def test_no_dropout_and_nothing_but_dropout() -> None:

@@ -14,8 +14,30 @@ from unstir.recipes import RECIPES
 from unstir.recipes.chains import CHAINS, stages_of, with_sizes
 from unstir.stages import FILE, read_stages, stage_name, write_stages
 
+CASCADES = [name for name in CHAINS if isinstance(RECIPES[name].derived, LowRes)]
 
-@pytest.mark.parametrize("name", CHAINS)
+
+def test_an_unclip_is_a_clip_a_prior_and_a_decoder() -> None:
+    stages = stages_of("unclip")
+    assert list(stages) == ["clip", "prior", ""]
+    last = Path("run")
+    assert last / stages[""].derived.clip == last / "clip"  # type: ignore[attr-defined]
+    assert last / stages[""].sampling.prior == last / "prior"
+    assert (last / "prior" / stages["prior"].vectors).resolve() == (last / "clip").resolve()
+    words = "--training.steps 7 --network.channels 32 --sampling.steps 5 --data.size 8 --clip.network.channels 16 --prior.network.width 32"
+    found = settled(stages, [*words.split(), "--training.minutes", "20", "--data", "emoji"], "x")
+    assert [recipe.training.minutes for recipe in found.values()] == [6.0, 4.0, 10.0]
+    assert {(recipe.training.steps, recipe.data.size, recipe.data.source) for recipe in found.values()} == {
+        (7, (8,), "emoji")
+    }
+    assert [found[name].network.channels for name in ("clip", "")] == [16, 32]  # type: ignore[attr-defined]
+    assert found["prior"].network.width == 32  # type: ignore[attr-defined]
+    assert found["prior"].sampling == stages["prior"].sampling
+    sized = with_sizes(found, (8, 8))
+    assert {recipe.data.size for recipe in sized.values()} == {(8, 8)}
+
+
+@pytest.mark.parametrize("name", CASCADES)
 def test_every_stage_enlarges_the_one_below(name: str) -> None:
     stages = stages_of(name)
     assert list(stages)[-1] == ""
@@ -88,7 +110,7 @@ def test_the_file_of_stages(name: str, tmp_path: Path) -> None:
     write_stages(tmp_path, name, stages)
     assert read_stages(tmp_path) == (name, stages)
     assert read_stages(tmp_path / "elsewhere") is None
-    assert [stage_name(name, folder) for folder in stages] == [f"{name}-base", name]
+    assert [stage_name(name, folder) for folder in stages] == [*(f"{name}-{folder}" for folder in CHAINS[name]), name]
     (tmp_path / FILE).write_text("format = 1\nrecipe = 3\n")
     with pytest.raises(UserError, match="damaged"):
         read_stages(tmp_path)

@@ -44,16 +44,24 @@ def test_a_short_life(name: str, tiny_arrays: dict[str, Path], tmp_path: Path) -
     if RECIPES[name].network.needs_base:
         run(["train", "quick", "--out", str(tmp_path / "base"), *short])
         base = ["--base", str(tmp_path / "base")]
+    if RECIPES[name].autoencoder:
+        base = ["--autoencoder", "haar:2"]
+    if RECIPES[name].vectors:
+        run(["train", "clip", "--network", "mlp", "--out", str(tmp_path / "clip"), *short[:-2]])
+        base = ["--clip", str(tmp_path / "clip")]
     text = ["--data.text", "bytes"] if RECIPES[name].data.text == "minilm" else []  # which may not be installed
     run(["train", name, "--out", str(tmp_path / "r"), *short, *base, *text, *CHEAPER.get(name, [])])
     if not isinstance(RECIPES[name].denoiser, DenoiserConfig):  # it draws no samples
         assert (tmp_path / "r" / "model.safetensors").is_file()
         Run(tmp_path / "r").trained("cpu")
         return
-    asked = {"text": "a high one"} if RECIPES[name].data.text else {"label": "one"}
+    reads = RECIPES[name].data.text or RECIPES[name].sampling.prior
+    asked = {"text": "a high one"} if reads else {"label": "one"}
     x = unstir.load(tmp_path / "r").sample(3, **asked)
     data = np.load(tiny_arrays[kind])["x"]
     expected = {"image": (3, 3, 12, 10), "signal": (3, 2, 50), "points": (3, 2)}[kind]
+    if name == "prior":  # its samples are vectors of the CLIP
+        expected = (3, 128)
     if name == "sprites":  # its data section resizes pictures
         expected = (3, 3, 16, 16)
     assert x.shape == expected

@@ -15,7 +15,8 @@ from unstir.recipes import RECIPES
 from unstir.run import Run
 from unstir.sampling import SampleNoise
 from unstir.training.devices import engine
-from unstir.training.session import Draw, Session
+from unstir.training.draw import Draw
+from unstir.training.session import Session
 
 DIGITS = load(DataConfig(source="digits"))
 
@@ -27,7 +28,7 @@ def draw(derived: str, *positions: int, flip: bool = False) -> Batch:
     return drawing(3, list(positions), SampleNoise(7, positions))
 
 
-@pytest.mark.parametrize("derived", DERIVED)
+@pytest.mark.parametrize("derived", sorted(DERIVED.keys() - {"image-embedding"}))  # which needs a CLIP: test_unclip.py
 def test_a_batch_has_what_its_samples_say(derived: str) -> None:
     batch = draw(derived, *range(8))
     expected = DERIVED[derived]().training(batch.x, SampleNoise(7, range(8)))

@@ -1,4 +1,5 @@
-"""unstir train cascade|imagen: recipes of several stages, each of which is trained by ``unstir train`` when the one before is done."""
+"""unstir train cascade|imagen|unclip, unstir train latent --train-autoencoder: recipes of several stages, each of which is trained by
+``unstir train`` when the one before is done."""
 
 from __future__ import annotations
 
@@ -16,32 +17,56 @@ from unstir.recipes import Recipe
 from unstir.run import Run
 from unstir.stages import read_stages, stage_name, write_stages
 
-HELP = """This recipe trains {count} models, one after the other: {names}. An option is for all of them; with the name of a stage before it,
-for that stage alone, as in --{first}.network.channels 96. --training.minutes is shared out over them.
+HELP = """This recipe trains {count} models, one after the other: {names}. An option is for all of them that are of one kind; with the name of a
+stage before it, for that stage alone, as in --{first}.network.channels 96. --training.minutes is shared out over them.
 """
 
 
-def start(name: str, words: list[str]) -> None:
-    """``unstir train NAME --data SOURCE``."""
+AT_ITS_OWN = (
+    "--data.text",
+    "--data.groups",
+    "--training.learning-rate",
+    "--training.optimizer",
+    "--training.decay",
+    "--training.warmup",
+    "--training.average",
+    "--training.evaluate",
+)
+"""Options of data and training that are not meant for a stage of another kind than the last one: an autoencoder, a CLIP, a prior."""
+
+
+def start(name: str, words: list[str], stages: Mapping[str, Recipe] | None = None) -> None:
+    """``unstir train NAME --data SOURCE``.
+
+    Args:
+        stages: of the chain; by default those that ``CHAINS`` says.
+    """
+    from unstir.cli.brought import bring, take_brought
     from unstir.cli.train import default_folder, findable_data, findable_runs
+    from unstir.codecs import INSIDE, check_named, findable
     from unstir.data import load
     from unstir.recipes.chains import stages_of, with_sizes
     from unstir.training.devices import engine
     from unstir.training.session import fit_recipe
 
-    stages = stages_of(name)
+    stages = stages or stages_of(name)
     if wants_help(words):
         names = ", ".join(folder or "and the one that the run is" for folder in stages)
         print(HELP.format(count=len(stages), names=names, first=next(iter(stages))))
     if take(list(words), "--base") is not None:
         raise UserError(f"{name} trains its stages itself, and starts from no other run: leave --base out")
     out = take(words, "--out")
+    stages, brought = take_brought(name, stages, words)
     stages = settled(stages, words, f"unstir train {name}")
     source = stages[""].data.source
     if not source:
         raise UserError(
             f"what to train on? unstir train {name} --data SOURCE (a folder of pictures, or a name such as emoji)"
         )
+    trains_own = INSIDE in stages
+    for recipe in stages.values():
+        if not trains_own:
+            check_named(recipe.autoencoder)
     folder = Path(out) if out else default_folder(name, source)
     if Run(folder).exists() or read_stages(folder) is not None:
         raise UserError(
@@ -51,16 +76,38 @@ def start(name: str, words: list[str]) -> None:
     with accelerator.main_process_first():
         dataset = load(dataclasses.replace(stages[""].data, text="", groups=0))  # only for its kind and size
     fit_recipe(stages[""], dataset, name)
-    stages[""].derived.described(dataset.spec)
+    stages[""].derived.check(dataset.spec)
+    check_stages(stages, dataset)
+    sized = with_sizes(stages, dataset.spec.shape[1:]) if dataset.spec.kind == "image" else stages
     stages = {
         inner: dataclasses.replace(
             r,
+            autoencoder=r.autoencoder if trains_own else findable(r.autoencoder),
             data=findable_data(r.data),
-            sampling=dataclasses.replace(findable_runs(r.sampling), low_res_from=r.sampling.low_res_from),
+            sampling=dataclasses.replace(
+                findable_runs(r.sampling), low_res_from=r.sampling.low_res_from, prior=r.sampling.prior
+            ),
         )
-        for inner, r in with_sizes(stages, dataset.spec.shape[1:]).items()
+        for inner, r in sized.items()
     }
+    if accelerator.is_main_process:
+        bring(folder, brought)
+    accelerator.wait_for_everyone()
     train_stages(accelerator, folder, name, stages)
+
+
+def check_stages(stages: Mapping[str, Recipe], dataset: Any) -> None:
+    """Refuses data that one of the stages cannot learn from, before any is trained.
+
+    Raises:
+        UserError: with the reason.
+    """
+    from unstir.training.vectors import check_captions
+
+    for recipe in stages.values():
+        if recipe.vectors:
+            check_captions(dataset)
+        recipe.denoiser.rows(dataset)
 
 
 def resume(folder: str, words: list[str]) -> None:
@@ -87,7 +134,7 @@ def train_stages(accelerator: Any, folder: Path, name: str, stages: Mapping[str,
     status = 0
     for number, (inner, recipe) in enumerate(stages.items(), start=1):
         run = Run(folder / inner)
-        if inner and done(run, recipe):
+        if inner and (worked_in(inner, stages, folder) or done(run, recipe)):
             continue
         if len(stages) > 1:
             console.print(f"stage {number} of {len(stages)}: {recipe.about or stage_name(name, inner)}", soft_wrap=True)
@@ -99,6 +146,20 @@ def train_stages(accelerator: Any, folder: Path, name: str, stages: Mapping[str,
     disband(accelerator, status)
     if status:
         sys.exit(status)
+
+
+def worked_in(inner: str, stages: Mapping[str, Recipe], folder: Path) -> bool:
+    """Whether a later stage has begun in the latents of this one, or with its vectors. It then stays as it is: trained on, they would be
+    others."""
+    from unstir.kept import clip_named
+
+    def works_in(later: str, recipe: Recipe) -> bool:
+        clip = clip_named(recipe)
+        return recipe.autoencoder == inner or bool(
+            clip and (folder / later / clip).resolve() == (folder / inner).resolve()
+        )
+
+    return any(works_in(later, recipe) and Run(folder / later).exists() for later, recipe in stages.items())
 
 
 def done(run: Run, recipe: Recipe) -> bool:
@@ -130,7 +191,7 @@ def settled(stages: Mapping[str, Recipe], words: list[str], program: str) -> dic
     settings = {} if config is None else read_config(Path(config))
     settled_: dict[str, Recipe] = {}
     for folder, recipe in shared_out(stages, minutes).items():
-        recipe = override(recipe, settings if _enlarges(recipe) else _without_enlarging(settings))
+        recipe = override(recipe, _meant_for(folder, stages, settings))
         if source is not None:
             recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=source))
         recipe = parse(recipe, words_of(folder, stages, words), program)
@@ -161,8 +222,8 @@ def shared_out(stages: Mapping[str, Recipe], minutes: str | None) -> dict[str, R
 
 
 def words_of(folder: str, stages: Mapping[str, Recipe], words: Iterable[str]) -> list[str]:
-    """The options of one stage: those for all, and those with its name before them, which win. A stage that enlarges nothing leaves out
-    what is said of enlarging."""
+    """The options of one stage: those for all, and those with its name before them, which win. A stage before the last that enlarges nothing
+    leaves out what is said of enlarging, an autoencoder all that is said of another model."""
     common: dict[str, list[str]] = {}
     own: dict[str, list[str]] = {}
     for option in _options(words):
@@ -170,7 +231,7 @@ def words_of(folder: str, stages: Mapping[str, Recipe], words: Iterable[str]) ->
         if dot and head and head in stages:
             if head == folder:
                 own[_flag(f"--{rest}")] = [f"--{rest}", *option[1:]]
-        elif _enlarges(stages[folder]) or not _flag(option[0]).startswith(("--derived", "--sampling.low-res")):
+        elif _is_for(folder, stages, _flag(option[0])):
             common[_flag(option[0])] = option
     return [word for option in (common | own).values() for word in option]
 
@@ -196,8 +257,33 @@ def _enlarges(recipe: Recipe) -> bool:
     return isinstance(recipe.derived, LowRes)
 
 
-def _without_enlarging(settings: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in settings.items() if key != "derived"}
-    if "sampling" in kept:
-        kept["sampling"] = {k: v for k, v in kept["sampling"].items() if not k.replace("-", "_").startswith("low_res")}
-    return kept
+def _is_other(folder: str, stages: Mapping[str, Recipe]) -> bool:
+    """Whether a stage trains another kind of model than the last one, or a model of other things."""
+    one, last = stages[folder], stages[""]
+    return type(one.denoiser) is not type(last.denoiser) or one.vectors != last.vectors
+
+
+def _is_for(folder: str, stages: Mapping[str, Recipe], flag: str) -> bool:
+    """Whether an option that names no stage is for this one."""
+    if _is_other(folder, stages):
+        return flag.startswith(("--data", "--training")) and not flag.startswith(AT_ITS_OWN)
+    return not folder or _enlarges(stages[folder]) or not flag.startswith(("--derived", "--sampling.low-res"))
+
+
+def _meant_for(folder: str, stages: Mapping[str, Recipe], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a --config file says of one stage."""
+    flags = {f"--{section}.{key}".replace("_", "-"): (section, key) for section, key in _places(settings)}
+    meant: dict[str, Any] = {}
+    for flag, (section, key) in flags.items():
+        if _is_for(folder, stages, flag):
+            if key:
+                meant.setdefault(section, {})[key] = settings[section][key]
+            else:
+                meant[section] = settings[section]
+    return meant
+
+
+def _places(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """(section, key) of all settings; the key is "" of one that is no table."""
+    for section, value in settings.items():
+        yield from ((section, key) for key in value) if isinstance(value, Mapping) else [(section, "")]

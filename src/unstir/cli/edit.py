@@ -1,4 +1,4 @@
-"""unstir edit inpaint|image-to-image|interpolate|colorize|upscale RUN --image FILE [options] [--out FILE]"""
+"""unstir edit inpaint|image-to-image|variations|restyle|interpolate|colorize|upscale RUN --image FILE [options] [--out FILE]"""
 
 from __future__ import annotations
 
@@ -7,37 +7,44 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from unstir.cli.advice import condition_lines, usable
+from unstir.cli.advice import askable, condition_lines, usable
 from unstir.cli.arguments import parse, spelled_out, take, take_conditions, wants_help
-from unstir.cli.sample import DrawOptions, known_words, named_device, tell, with_captions, with_classes
-from unstir.conditioning.derived import LowRes
+from unstir.cli.edit_options import (
+    ColorizeOptions,
+    EditOptions,
+    ImageToImageOptions,
+    InpaintOptions,
+    InterpolateOptions,
+    RestyleOptions,
+    UpscaleOptions,
+    VariationOptions,
+)
+from unstir.cli.sample import known_words, named_device, tell, with_captions, with_classes
+from unstir.conditioning.derived import ImageEmbedding, LowRes
 from unstir.data import DataSpec
 from unstir.editing import (
-    ByBelief,
-    ByGradient,
-    ByModel,
-    ByReplacement,
-    ByResampling,
-    Method,
     colorize,
     image_to_image,
     inpaint,
     interpolate,
+    restyle,
     upscale,
+    variations,
 )
 from unstir.editing.colorize import grey_of
 from unstir.editing.drawing import editing_settings
+from unstir.editing.embedding import named, variation_settings
 from unstir.editing.files import read_mask, read_sample
 from unstir.editing.given import conditions_from_files
 from unstir.editing.inpaint import method_for
-from unstir.editing.interpolate import DEFAULTS
+from unstir.editing.interpolate import DEFAULTS, invertible_settings
 from unstir.editing.upscale import read_small, repeated, shrink_error
 from unstir.errors import UserError, did_you_mean
 from unstir.media.write import check_path, write
@@ -52,110 +59,6 @@ USAGE = """usage: unstir edit COMMAND RUN --image FILE [options] [--out FILE.png
 Works with any model that you trained. Pictures are read like its data: scaled and cut to their size, grey or in colour as they are;
 upscale takes them as they are. Results have the data's size; several of them in one .png are shown enlarged, side by side, in a folder each is a file.
 `unstir edit COMMAND RUN --help` lists the options."""
-
-
-@dataclass(frozen=True)
-class EditOptions(DrawOptions):
-    """What to edit and how. Conditions are given by name, e.g. --label 3; without one there is no label."""
-
-    image: str = ""
-    """The picture to edit. For other data than pictures: a .npy of one sample, in the data's units."""
-    n: int = 1
-    """How many results."""
-    out: str = ""
-    """A file, whose ending decides the format, or a folder for one file a result. Default: a picture in the run folder."""
-    compare: bool = False
-    """Put what was given before the results."""
-
-
-@dataclass(frozen=True)
-class ConditionalOptions(EditOptions):
-    """How to make the rest agree with what is known."""
-
-    method: Literal["model", "repaint", "replacement", "gradient", "belief"] = "repaint"
-    """repaint: every step several times, until all agrees; replacement: once, fast; gradient: through the network, slow; belief: in what
-    is believed at every step, for consistency models."""
-    resamplings: int = 10
-    """Of repaint: how often to walk every stretch of the way."""
-    jump: int = 1
-    """Of repaint: how many steps make a stretch."""
-    gradient_scale: float = 4.0
-    """Of gradient: how hard to pull."""
-
-    def chosen(self) -> Method:
-        """The method with its own options.
-
-        Raises:
-            UserError: a number of repetitions or steps that is not positive.
-        """
-        if self.resamplings < 1 or self.jump < 1:
-            raise UserError("--resamplings and --jump must be at least 1")
-        return _METHODS[self.method](self)
-
-
-_METHODS: dict[str, Callable[[ConditionalOptions], Method]] = {
-    "repaint": lambda options: ByResampling(options.resamplings, options.jump),
-    "replacement": lambda options: ByReplacement(),
-    "gradient": lambda options: ByGradient(options.gradient_scale),
-    "model": lambda options: ByModel(),
-    "belief": lambda options: ByBelief(),
-}
-
-
-@dataclass(frozen=True)
-class InpaintOptions(ConditionalOptions):
-    """Fill a part of a picture so that it fits the rest, which is kept exactly."""
-
-    method: Literal["model", "repaint", "replacement", "gradient", "belief"] = "repaint"
-    """model: as it was trained to (the default, where it was: unstir train glide-inpaint); belief: in what is believed at every step (the
-    default of consistency models); else repaint: every step several times, until all agrees; replacement: once, fast; gradient: through the
-    network, slow."""
-    mask: str = ""
-    """A picture, white where to fill; or a .npy, not 0 where to fill."""
-
-
-@dataclass(frozen=True)
-class ImageToImageOptions(EditOptions):
-    """Make new pictures that resemble a given one, which may be as crude as a few strokes."""
-
-    strength: float = 0.5
-    """0: the picture itself, 1: one that has nothing to do with it."""
-
-
-@dataclass(frozen=True)
-class InterpolateOptions(EditOptions):
-    """Walk from one picture to another. With --out FILE.gif it is an animation."""
-
-    to: str = ""
-    """The other picture."""
-    n: int = 9
-    """How many pictures, both ends among them."""
-    method: Literal["ddim", "ddpm"] = "ddim"
-    """ddim: between the latents that the model gives them; ddpm: between the two under the same noise."""
-    strength: float = 0.5
-    """Of ddpm: how much noise; more leaves the middle more freedom, and changes the ends."""
-
-
-@dataclass(frozen=True)
-class ColorizeOptions(ConditionalOptions):
-    """Give a grey picture colours. Of a picture in colours only the grey is used."""
-
-    method: Literal["repaint", "replacement", "gradient", "belief"] = "replacement"
-    """replacement: once, fast; repaint: every step several times; gradient: through the network; belief: for consistency models."""
-
-
-@dataclass(frozen=True)
-class UpscaleOptions(ConditionalOptions):
-    """Make a picture larger. A run that was trained to enlarge (unstir train cascade) does so with pictures of any size if its network is a
-    U-Net; any other draws one of its own size whose smaller copy is the given picture, exactly."""
-
-    method: Literal["model", "replacement", "repaint", "gradient", "belief"] = "replacement"
-    """model: as it was trained to (the default, where it was); else replacement: held to the picture at every step; repaint: every step
-    several times; gradient: through the network; belief: for consistency models."""
-    level: float = 0.0
-    """Of model: noise on the picture that is given, 0 to 1: the more, the more freedom."""
-    factor: int = 2
-    """Of the other methods: how many times larger."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +118,21 @@ def _interpolate(model: Model, options: InterpolateOptions, cond: Conditions) ->
     return Edited(x, ends, (note_a, note_b, come_back))
 
 
+def _variations(model: Model, options: VariationOptions, cond: Conditions) -> Edited:
+    x_0, note = _read(model, options.image, "--image")
+    draws: dict[str, Any] = {"n": options.n, "seed": options.seed, "batch_size": options.batch_size}
+    x = variations(model, x_0, keep=options.keep, settings=options, **draws, **cond)
+    return Edited(x, x_0.unsqueeze(0), (note,))
+
+
+def _restyle(model: Model, options: RestyleOptions, cond: Conditions) -> Edited:
+    x_0, note = _read(model, options.image, "--image")
+    before = options.from_text.strip() or named(model, x_0.unsqueeze(0))
+    taken = "" if options.from_text.strip() else f'taken for "{before}" (--from-text says otherwise)'
+    x = restyle(model, x_0, options.to_text, before, strength=options.strength, n=options.n, settings=options, **cond)
+    return Edited(x, x_0.unsqueeze(0), (note, taken))
+
+
 def _colorize(model: Model, options: ColorizeOptions, cond: Conditions) -> Edited:
     x_0, note = _read(model, options.image, "--image")
     draws: dict[str, Any] = {"n": options.n, "seed": options.seed, "batch_size": options.batch_size}
@@ -268,12 +186,29 @@ def _method_of_inpainting(recipe: Recipe) -> dict[str, Any]:
     return {"method": method_for(recipe)}
 
 
+def _method_of_projection(recipe: Recipe) -> dict[str, Any]:
+    return {"method": "gradient" if recipe.autoencoder else "replacement"}
+
+
 def _method_of_upscaling(recipe: Recipe) -> dict[str, Any]:
-    return {"method": "model" if isinstance(recipe.derived, LowRes) else "replacement"}
+    return {"method": "model"} if isinstance(recipe.derived, LowRes) else _method_of_projection(recipe)
 
 
 def _defaults(recommended: SamplingConfig, words: list[str]) -> SamplingConfig:
     return editing_settings(recommended)
+
+
+def _method_of_interpolation(recipe: Recipe) -> dict[str, Any]:
+    return {"method": "embedding"} if isinstance(recipe.derived, ImageEmbedding) else {}
+
+
+def _variation_defaults(recommended: SamplingConfig, words: list[str]) -> SamplingConfig:
+    kept = take(list(words), "--keep") or "0"
+    return variation_settings(recommended, float(kept.strip("0.") != ""))  # what is no number is refused later
+
+
+def _restyle_defaults(recommended: SamplingConfig, words: list[str]) -> SamplingConfig:
+    return invertible_settings(recommended)
 
 
 def _interpolation_defaults(recommended: SamplingConfig, words: list[str]) -> SamplingConfig:
@@ -303,6 +238,21 @@ EDITS: dict[str, Edit] = {
         options=InterpolateOptions,
         run=_interpolate,
         defaults=_interpolation_defaults,
+        presets=_method_of_interpolation,
+    ),
+    "variations": Edit(
+        about="others that show the same",
+        flags="--image FILE -n 8",
+        options=VariationOptions,
+        run=_variations,
+        defaults=_variation_defaults,
+    ),
+    "restyle": Edit(
+        about="towards another caption",
+        flags='--image FILE --to-text "a dog"',
+        options=RestyleOptions,
+        run=_restyle,
+        defaults=_restyle_defaults,
     ),
     "colorize": Edit(
         about="colours for a grey picture",
@@ -310,6 +260,7 @@ EDITS: dict[str, Edit] = {
         options=ColorizeOptions,
         run=_colorize,
         defaults=_defaults,
+        presets=_method_of_projection,
     ),
     "upscale": Edit(
         about="make a picture larger",
@@ -347,6 +298,7 @@ def main(words: list[str]) -> None:
     rest = spelled_out(rest[1:])
     spec = with_classes(spec, take(list(rest), "--classifier") or recipe.sampling.classifier)
     spec = with_captions(spec, take(list(rest), "--clip-model") or recipe.sampling.clip_model)
+    spec = askable(run, recipe, spec, take(list(rest), "--prior"))
     given = conditions_from_files(take_conditions(rest, usable(spec)), [], recipe, spec, tell)
     if wants_help(rest):
         print("\n".join(condition_lines(spec)))

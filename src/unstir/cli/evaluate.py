@@ -17,6 +17,7 @@ from rich.console import Console
 from unstir.cli.arguments import parse, spelled_out, take
 from unstir.cli.likelihood import NllOptions, check_nll, data_to_judge, likelihood
 from unstir.cli.progress import decoding_progress, stage_progress
+from unstir.cli.reconstruction import is_autoencoder, kept_from, reconstructions, with_fidelity
 from unstir.cli.retrieval import RetrievalOptions, caption_judge, check_retrieval
 from unstir.data import DataConfig
 from unstir.errors import UserError
@@ -142,7 +143,7 @@ def _check(options: EvaluateOptions, what: str) -> None:
         raise UserError("-n and --batch-size must be positive, --reference-samples at least 4")
     check_retrieval(options, RETRIEVAL in options.metrics)
     if isinstance(options, RunOptions):
-        check_nll(options)
+        check_nll(options, what)
     if options.n == 1 and distances:
         raise UserError("a distribution cannot be judged by 1 sample; give -n 2 or more, best thousands")
     if isinstance(options, RunOptions) and options.steps < 1:
@@ -178,7 +179,7 @@ def evaluate(what: str, run: Run | None, options: EvaluateOptions, nll_data: Dat
     if NLL in options.metrics:
         assert run is not None
         with stage_progress(console) as progress:
-            read = functools.partial(_load, accelerator=accelerator, console=console)
+            read = functools.partial(_load, accelerator=accelerator, console=console, run=run)
             nll = likelihood(run.model(device), run, options, nll_data, read, accelerator, progress)
         about = {"settings": dict(nll.settings), "seconds": round(nll.seconds, 1), "hardware": hardware(accelerator)}
         report = dataclasses.replace(report, nll=nll) if report else Report.of_likelihood(str(run.folder), nll, about)
@@ -206,7 +207,7 @@ def _judge_samples(
     from unstir.evaluation.pairs import check_kind
     from unstir.evaluation.report import Report
 
-    data = _load(options.data, accelerator, console)
+    data = kept_from(run, options.data, _load(options.data, accelerator, console, run))
     if options.out:
         check_kind(data.spec)
     source = _source(what, run, options, data, device, accelerator, console)
@@ -254,13 +255,14 @@ def _distances(
 
     cache = options.data.cache_folder()
     training = _training(run, options, accelerator, console) if "neighbours" in chosen else None
-    basis = _basis(options.data, data, accelerator, console)
+    basis = _basis(options.data, data, accelerator, console, run)
     with accelerator.main_process_first():  # the first process may have to train or fetch it
         space = feature_space(options.features or None, basis, device, cache)
     n = options.n or source.count or N
     judge = Evaluation(chosen, data, cache, training, options.reference_samples)
     with stage_progress(console) as progress:
         report = judge(source, n, Embedder(space, accelerator, options.batch_size, progress))
+    report = with_fidelity(report, source, n, accelerator)
     return report, functools.partial(_picture, options.out, report, source, judge)
 
 
@@ -278,22 +280,28 @@ def _device(name: str, accelerator: Accelerator) -> torch.device:
     return device
 
 
-def _load(config: DataConfig, accelerator: Accelerator, console: Console) -> Dataset:
+def _load(config: DataConfig, accelerator: Accelerator, console: Console, run: Run | None = None) -> Dataset:
+    """The data; as the run's model sees them, where it is a prior, whose data are the vectors of a CLIP."""
     from unstir.data import load
 
     with accelerator.main_process_first(), decoding_progress(console) as progress:
         dataset = load(config, progress)
     for line in dataset.report.problems():
         console.print(f"data: {line}", markup=False, soft_wrap=True)
-    return dataset
+    if run is None or not (recipe := run.read_recipe()[1]).vectors:
+        return dataset
+    from unstir.training.vectors import as_vectors
+
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(config, flip=False))
+    return as_vectors(dataset, run, recipe, accelerator)
 
 
-def _basis(config: DataConfig, data: Dataset, accelerator: Accelerator, console: Console) -> Dataset:
+def _basis(config: DataConfig, data: Dataset, accelerator: Accelerator, console: Console, run: Run | None) -> Dataset:
     """What the feature space is made from: the training split, so that distances to any split are measured in one space (and no
     classifier is trained on test labels)."""
     if config.split == DataConfig.split:
         return data
-    return _load(dataclasses.replace(config, split=DataConfig.split), accelerator, console)
+    return _load(dataclasses.replace(config, split=DataConfig.split), accelerator, console, run)
 
 
 def _source(
@@ -313,6 +321,8 @@ def _source(
         return DataSource(_load(config, accelerator, console))
     assert isinstance(options, RunOptions)
     _, recipe, _ = run.read_recipe()
+    if is_autoencoder(run):
+        return reconstructions(run, options.data, data, device)
     like = data if options.match_conditions else None
     other = options.data.source != recipe.data.source
     return RunSource(str(run.folder), run.model(device), options, options.seed, like, other)
@@ -325,7 +335,7 @@ def _training(run: Run | None, options: EvaluateOptions, accelerator: Accelerato
     _, recipe, _ = run.read_recipe()
     if (options.data.source, options.data.split) == (recipe.data.source, recipe.data.split):
         return None
-    return _load(recipe.data.plain(), accelerator, console)
+    return _load(recipe.data.plain(), accelerator, console, run)
 
 
 def _tell(report: Report, options: EvaluateOptions) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from unstir.cli.advice import condition_lines, continue_command, picture_command, use_command
+from unstir.autoencoder import small_grid
+from unstir.cli.advice import askable, condition_lines, continue_command, picture_command, use_command
 from unstir.cli.progress import span
 from unstir.conditioning.guidance_scale import GUIDANCE_SCALE, scale_range
 from unstir.data import DataSpec
@@ -17,6 +18,7 @@ from unstir.run import Run
 from unstir.stages import read_stages
 from unstir.training.accuracy import read_accuracy
 from unstir.training.checkpoint import Checkpoints
+from unstir.training.reconstruction import read_fidelity
 from unstir.training.retrieval import read_retrieval
 
 
@@ -50,7 +52,9 @@ def what(run: Run, name: str, recipe: Recipe, spec: DataSpec) -> list[str]:
         f"  network    {_entry(recipe.network)}",
         f"  trained    {_entry(recipe.denoiser)}",
         *([f"  derived    {_entry(recipe.derived)}"] if recipe.derived.declare(spec) else []),
+        *([f"  vectors    of the CLIP {recipe.vectors}"] if recipe.vectors else []),
         f"  objective  {_entry(recipe.objective)}",
+        *([f"  latents    {_latents(recipe, spec, data['latents'])}"] if "latents" in data else []),
         *([f"  began as   {recipe.base}"] if recipe.base else []),
     ]
     if isinstance(recipe.denoiser, DenoiserConfig):
@@ -69,6 +73,11 @@ def guidance(recipe: Recipe, spec: DataSpec) -> str:
     return f"guidance scale {recipe.sampling.guidance_scale:g}"
 
 
+def _latents(recipe: Recipe, spec: DataSpec, facts: dict[str, Any]) -> str:
+    shape = (len(facts["offset"]), *small_grid(spec.shape[1:], facts["factor"]))
+    return f"{'x'.join(map(str, shape))} of the autoencoder {recipe.autoencoder}, by which this run decodes by itself"
+
+
 def how_it_went(run: Run) -> list[str]:
     """How far training got."""
     rows, saved = run.metrics(), Checkpoints(run.checkpoints, 1).steps()
@@ -83,6 +92,8 @@ def how_it_went(run: Run) -> list[str]:
         lines.append(f"  accuracy   {accuracy}")
     if (retrieval := read_retrieval(run.retrieval_file)) is not None:
         lines += [f"  {what:9s}  {text}" for what, text in retrieval.lines()]
+    if (fidelity := read_fidelity(run.fidelity_file)) is not None:
+        lines.append(f"  fidelity   {fidelity.text()}")
     if (judged := last_evaluation(run.folder)) is not None:
         lines += [f"  evaluated  {judged['date'][:10]}", *(f"    {line}" for line in judged["lines"])]
     return lines
@@ -92,7 +103,7 @@ def how_to_use(run: Run, recipe: Recipe, spec: DataSpec) -> list[str]:
     """Conditions, and commands that work."""
     commands = [use_command(run, recipe, spec), picture_command(run, recipe, spec)]
     return [
-        *condition_lines(spec),
+        *condition_lines(askable(run, recipe, spec)),
         *(f"  {command[0]:9s}  {command[1]}" for command in commands if command is not None),
         f"  go on      {continue_command(run, recipe)}",
     ]

@@ -42,12 +42,20 @@ class NllOptions:
     """Draws of noise for each sample, which are averaged."""
 
 
-def check_nll(options: NllOptions) -> None:
-    """Refuses numbers that mean nothing.
+def check_nll(options: Any, what: str) -> None:
+    """Refuses numbers that mean nothing, and a likelihood that a run has not.
+
+    Args:
+        options: of the command. what: the run's folder.
 
     Raises:
         UserError: with the option.
     """
+    from unstir.evaluation.nll import NOT_IN_LATENTS
+    from unstir.run import Run
+
+    if "nll" in options.metrics and Run(what).read_recipe()[1].autoencoder:
+        raise UserError(NOT_IN_LATENTS)
     if options.nll_tolerance <= 0:
         raise UserError(f"--nll-tolerance must be positive, not {options.nll_tolerance:g}")
     for name, least in (("nll_probes", 1), ("nll_repeats", 1), ("nll_steps", 0), ("nll_terms", 0)):

@@ -13,11 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def decoding_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+def decoding_progress(console: Console, what: str = "reading pictures") -> Iterator[Callable[[int, int], None]]:
     """A bar for (done, in all), shown as soon as it is called for the first time."""
-    bar = Progress(
-        TextColumn("reading pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-    )
+    bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
     task = bar.add_task("", total=None)
 
     def update(done: int, total: int) -> None:

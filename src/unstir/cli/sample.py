@@ -13,21 +13,23 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from unstir.cli.advice import condition_lines, usable
+from unstir.cli.advice import askable, condition_lines, usable
 from unstir.cli.arguments import parse, spelled_out, take, take_all, take_conditions, wants_help
 from unstir.conditioning.asked import words_of
 from unstir.conditioning.text import text_encoder
 from unstir.data import DataSpec
 from unstir.data.report import some
 from unstir.data.text import shown
+from unstir.drawn import derived_of
 from unstir.editing.given import conditions_from_files
 from unstir.errors import UserError
 from unstir.media.strip import check_strip, write_strip
 from unstir.media.write import check_path, write
-from unstir.model import SHOWN, Model
+from unstir.model import Model
 from unstir.recipes import Recipe, SamplingConfig
 from unstir.recipes.module import caption_of, class_of
 from unstir.run import Run
+from unstir.showcase import SHOWN
 
 USAGE = """usage: unstir sample RUN [-n N] [options] [--out FILE.png|.npz|.npy|.csv|.gif|.webp|FOLDER]
 
@@ -73,7 +75,8 @@ def main(words: list[str]) -> None:
     _, recipe, spec = run.read_recipe()
     spec = with_classes(spec, take(list(rest), "--classifier") or recipe.sampling.classifier)
     spec = with_captions(spec, take(list(rest), "--clip-model") or recipe.sampling.clip_model)
-    given = take_given(rest, recipe, spec)
+    spec = askable(run, recipe, spec, take(list(rest), "--prior"))
+    given = take_given(rest, run, recipe, spec)
     if wants_help(rest):
         print("\n".join(condition_lines(spec)))
     recommended = {f.name: getattr(recipe.sampling, f.name) for f in dataclasses.fields(SamplingConfig)}
@@ -81,7 +84,7 @@ def main(words: list[str]) -> None:
     draw(run, options, given)
 
 
-def take_given(words: list[str], recipe: Recipe, spec: DataSpec) -> dict[str, Any]:
+def take_given(words: list[str], run: Run, recipe: Recipe, spec: DataSpec) -> dict[str, Any]:
     """Takes the conditions out of the words, those that are files as what is in them; and ``--image FILE``, of which a run that computes
     conditions computes them.
 
@@ -90,6 +93,9 @@ def take_given(words: list[str], recipe: Recipe, spec: DataSpec) -> dict[str, An
     """
     computes = "image" not in spec.conditions and bool(recipe.derived.declare(spec))
     images = take_all(words, "--image") if computes else []
+    if images:
+        derived = derived_of(recipe, spec, run.fetch, torch.device("cpu"))
+        recipe = dataclasses.replace(recipe, derived=derived)
     return conditions_from_files(take_conditions(words, usable(spec)), images, recipe, spec, tell)
 
 
@@ -166,10 +172,10 @@ def draw(run: Run, options: SampleOptions, given: dict[str, Any]) -> None:
                 progress.advance(task, len(indices))
                 x = step.x_s
                 if options.beliefs:
-                    frames.append(model.spec.to_data(step.prediction.x_0))
+                    frames.append(model.spec.to_data(model.decode(step.prediction.x_0)))
                 elif animate:
-                    frames.append(model.spec.to_data(_shown(model, step.x_t, step.t)))
-            pieces.append(x.cpu())
+                    frames.append(model.spec.to_data(model.decode(_shown(model, step.x_t, step.t))))
+            pieces.append(model.decode(x).cpu())
             states.append(frames)
     x_0 = model.spec.to_data(torch.cat(pieces))
     trajectory = [np.concatenate(parts) for parts in zip(*states, strict=True)] if any(states) else None

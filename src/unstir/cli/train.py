@@ -25,6 +25,9 @@ Trains a model and ends with a run folder: samples, weights, and all that is nee
   --data SOURCE   a built-in name, a folder of pictures, a .npy/.npz/.csv file, hf:NAME, or shards (*.tar)
   --out RUN       the run folder (default: runs/RECIPE-DATA)
   --base RUN      start from the weights of this run, with its process and network (RUN@STEP: as it was at that checkpoint)
+  --autoencoder AE  work in the latents of this autoencoder (a run, a folder of diffusers', taef2:FOLDER, haar:2); --train-autoencoder
+                  trains one first
+  --clip CLIP     work with the vectors of this CLIP (of unclip and prior); unclip trains one first, and takes a --prior RUN too
   --config FILE   a TOML file of settings, such as another run's recipe.toml
   --resume RUN    go on with a run that was stopped or killed; more --training.steps or --training.minutes make it longer
 
@@ -72,23 +75,27 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _start(words: list[str]) -> None:
+    from unstir.kept import clip_named, with_clip
     from unstir.recipes import recipe as recipe_named
-    from unstir.recipes.chains import CHAINS
+    from unstir.recipes.chains import CHAINS, with_autoencoder
 
     name, *words = words
     if name.startswith("-"):
         raise UserError("name a recipe first: unstir train RECIPE --data SOURCE (unstir recipes lists them)")
     recipe = recipe_named(name)
-    if name in CHAINS:
+    first, words = "--train-autoencoder" in words, [word for word in words if word != "--train-autoencoder"]
+    if first:
+        _check_trains_autoencoder(name, recipe, words)
+    if first or name in CHAINS:
         from unstir.cli.chain import start
 
-        return start(name, words)
-    out, base = take(words, "--out"), take(words, "--base")
+        return start(name, words, with_autoencoder(recipe) if first else None)
+    out, base, clip = take(words, "--out"), take(words, "--base"), take(words, "--clip")
     if base is not None:
         from unstir.training.base import based
 
         recipe = based(recipe, base)
-    recipe = _settings(recipe, words, f"unstir train {name}")
+    recipe = _settings(recipe if clip is None else with_clip(recipe, clip), words, f"unstir train {name}")
     if recipe.network.needs_base and not recipe.base:
         raise UserError(
             f"{name} is built around a run that you trained before: unstir train {name} --base RUN --data SOURCE"
@@ -99,7 +106,13 @@ def _start(words: list[str]) -> None:
         )
     recipe.training.fraction(0, 0.0)  # a run without a length is refused before the data are read
 
+    from unstir.codecs import check_named, findable
     from unstir.run import Run
+    from unstir.training.vectors import check_vectors
+
+    check_named(recipe.autoencoder)
+    check_vectors(recipe)
+    recipe = dataclasses.replace(recipe, autoencoder=findable(recipe.autoencoder))
 
     run = Run(out or default_folder(name, recipe.data.source))
     if run.exists():
@@ -107,7 +120,24 @@ def _start(words: list[str]) -> None:
             f"{run.folder} is a run already. Go on with it: unstir train --resume {run.folder}   Or choose another --out."
         )
     recipe = dataclasses.replace(recipe, data=findable_data(recipe.data), sampling=findable_runs(recipe.sampling))
+    if clip_named(recipe):
+        recipe = with_clip(recipe, str(Path(clip_named(recipe)).expanduser().resolve()))
     _train(run, name, recipe, resume=False)
+
+
+def _check_trains_autoencoder(name: str, recipe: Any, words: list[str]) -> None:
+    """Refuses --train-autoencoder where it makes no sense."""
+    from unstir.recipes import DenoiserConfig
+    from unstir.recipes.chains import CHAINS
+
+    if name in CHAINS or recipe.network.needs_base or not isinstance(recipe.denoiser, DenoiserConfig):
+        raise UserError(
+            f"--train-autoencoder is for recipes of one model that draws samples, such as latent, not for {name}"
+        )
+    if take(list(words), "--autoencoder") is not None:
+        raise UserError(
+            "--autoencoder names an autoencoder, and --train-autoencoder trains another one: leave one of the two out"
+        )
 
 
 def findable_data(data: Any) -> Any:
@@ -130,7 +160,7 @@ def findable_runs(sampling: Any) -> Any:
     def findable(name: str) -> str:
         return str(Path(name).expanduser().resolve()) if name else name
 
-    def beside(name: str) -> str:  # a stage of a cascade is named as seen from the run's own folder
+    def beside(name: str) -> str:  # a stage of a chain is named as seen from the run's own folder
         return findable(name) if (Path(name).expanduser() / "recipe.toml").is_file() else name
 
     return dataclasses.replace(
@@ -139,6 +169,7 @@ def findable_runs(sampling: Any) -> Any:
         clip_model=findable(sampling.clip_model),
         autoguidance=findable(sampling.autoguidance),
         low_res_from=beside(sampling.low_res_from),
+        prior=beside(sampling.prior),
     )
 
 
@@ -191,6 +222,7 @@ def train_with(accelerator: Any, run: Any, name: str, recipe: Any, *, resume: bo
     """The exit status: 0 at the end, or 130 if it was stopped."""
     from unstir.data import load
     from unstir.training.session import Session
+    from unstir.training.vectors import as_vectors
 
     console = Console(quiet=not accelerator.is_main_process, highlight=False)
     # The first process decodes and caches the pictures, the others find it done.
@@ -198,9 +230,12 @@ def train_with(accelerator: Any, run: Any, name: str, recipe: Any, *, resume: bo
         dataset = load(recipe.data, progress)
     for line in dataset.report.problems():
         console.print(f"data: {line}", markup=False, soft_wrap=True)
+    with decoding_progress(console, "embedding samples") as progress:
+        dataset = as_vectors(dataset, run, recipe, accelerator, progress)
     if resume:
         _check_same_data(run, dataset)
-    session = Session(run, name, recipe, dataset, accelerator)
+    with decoding_progress(console, "encoding samples") as progress:
+        session = Session(run, name, recipe, dataset, accelerator, progress)
     if resume:
         session.resume()
         for warning in session.warnings:
@@ -259,13 +294,19 @@ def _say_what(console: Console, session: Any, run: Any) -> None:
     weights = sum(p.numel() for p in session.module.parameters())
     conditions = ", ".join(told(n, c) for n, c in spec.conditions.items())
     console.print(
-        f"{data.name}: {len(data):,} samples {shape}{', ' + conditions if conditions else ''}; "
+        f"{data.name}: {len(data):,} samples {shape}{_latents(session)}{', ' + conditions if conditions else ''}; "
         f"{weights / 1e6:.2f} M weights{_frozen(session.module)} on {session.accelerator.device.type}"
         f"{f' x {session.accelerator.num_processes}' if session.accelerator.num_processes > 1 else ''}; run folder {run.folder}",
         soft_wrap=True,
     )
     for note in session.notes:
         console.print(f"base: {note}", markup=False, soft_wrap=True)
+
+
+def _latents(session: Any) -> str:
+    if not session.codec.latent:
+        return ""
+    return f" (as latents {'x'.join(map(str, session.codec.latent_spec(session.spec).shape))})"
 
 
 def _frozen(module: Any) -> str:

@@ -11,9 +11,35 @@ from torch import Tensor
 
 from unstir.data.spec import Condition
 from unstir.errors import UserError
+from unstir.sampling import SampleNoise
 
 _AXES = {"class": 0, "vector": 1}
 """Axes of one sample's value, where they do not follow from its shape."""
+_LABEL_SEED = 0x1ABE1  # keeps the draw of a sample's label apart from the draws of its noise
+
+
+def default_labels(condition: Condition, how: str, seed: int, indices: Sequence[int]) -> Tensor:
+    """(B,) the classes of samples that nobody asked a class for; -1 for none.
+
+    Args:
+        how: "cycle", "uniform" or "none". Groups that were found in the data are drawn in their own proportions.
+    """
+    if condition.frequencies and how != "none":
+        edges = torch.tensor(condition.frequencies, dtype=torch.float64).cumsum(0)
+        drawn = torch.searchsorted(edges, SampleNoise(seed ^ _LABEL_SEED, indices).uniform(), right=True)
+        return drawn.clamp(max=condition.size - 1)  # the last edge may be a rounding error below 1
+    if how == "cycle":
+        return torch.tensor(indices) % condition.size
+    if how == "uniform":
+        return (SampleNoise(seed ^ _LABEL_SEED, indices).uniform() * condition.size).long()
+    return torch.full((len(indices),), -1)
+
+
+def default_captions(condition: Condition, how: str, seed: int, indices: Sequence[int]) -> list[str]:
+    """The captions of samples that nobody asked one for: of those that the condition keeps of its data; "" for none."""
+    how = how if condition.names else "none"
+    numbers = default_labels(Condition("class", len(condition.names)), how, seed, indices).tolist()
+    return ["" if number < 0 else condition.names[number] for number in numbers]
 
 
 def words_of(value: Any) -> list[str]:

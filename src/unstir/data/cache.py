@@ -52,8 +52,8 @@ class Cache:
     a key. ``kind`` is another word for "pictures", where they are something else.
 
     An entry is built in a folder of its own and renamed when complete, so a killed build leaves nothing that looks like
-    an entry, and of two builds at once one wins. ``meta.json`` holds the hash of ``x.npy``; an entry that does not
-    agree is not there.
+    an entry, and of two builds at once one wins. ``meta.json`` holds the hash of ``x.npy`` and of
+    itself (older ones do not); an entry that does not agree is not there.
     """
 
     def __init__(self, folder: Path, kind: str = "pictures") -> None:
@@ -65,7 +65,8 @@ class Cache:
         entry = self.entries / key
         try:
             meta = json.loads((entry / "meta.json").read_text("utf-8"))
-            if digest(entry / "x.npy") != meta.pop("digest"):
+            contents, description = meta.pop("digest"), meta.pop("description", None)
+            if digest(entry / "x.npy") != contents or description not in (None, key_of(meta)):
                 return None
             return np.load(entry / "x.npy", mmap_mode="r", allow_pickle=False), meta
         except (OSError, ValueError, KeyError, AttributeError, EOFError):
@@ -93,7 +94,7 @@ class Cache:
             ) from None
         try:
             meta = write(building)
-            meta = meta | {"digest": digest(building / "x.npy")}
+            meta = meta | {"digest": digest(building / "x.npy"), "description": key_of(meta)}
             (building / "meta.json").write_text(json.dumps(meta), "utf-8")
             self._publish(building, self.entries / key)
         except OSError as error:

@@ -67,20 +67,22 @@ class Dataset:
             (B, *shape) float32, and the conditions as tensors by name, but for captions that no encoder reads.
         """
         rows = indices.numpy() if isinstance(indices, Tensor) else indices
-        x = self.samples(rows)
-        if flip is not None:
-            x = torch.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
         conditions = {
             name: self.spec.conditions[name].to_model(torch.from_numpy(values[rows]))
             for name, values in self.conditions.items()
             if not isinstance(values, list)
         }
-        return x, conditions
+        return self.samples(rows, flip), conditions
 
-    def samples(self, indices: Tensor | Array) -> Tensor:
-        """(B, *shape) some samples in model units, without their conditions (thousands of encoded captions are large)."""
+    def samples(self, indices: Tensor | Array, flip: Tensor | None = None) -> Tensor:
+        """(B, *shape) some samples in model units, without their conditions (thousands of encoded captions are large).
+
+        Args:
+            flip: as for ``batch``.
+        """
         rows = indices.numpy() if isinstance(indices, Tensor) else indices
-        return self.spec.to_model(self.x[rows])
+        x = self.spec.to_model(self.x[rows])
+        return x if flip is None else torch.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
 
 def finish(contents: Contents, config: DataConfig) -> Dataset:

@@ -38,7 +38,8 @@ class Condition:
         shape: of one sample's value as networks see it: (L, D) float32 for a text from a frozen encoder, (L,) int64 for tokens
             (bytes), (C, *grid) float32 for a grid. Empty for classes and vectors, and for captions that no encoder reads, which
             networks do not see.
-        encoder: the name of a text's encoder, as ``conditioning.text.text_encoder`` takes it.
+        encoder: the name of a text's encoder, as ``conditioning.text.text_encoder`` takes it; of a vector that a network made (a CLIP), the
+            network's fingerprint: vectors of another one mean something else.
         always: networks are never asked without it: neither drop-out in training nor guidance replaces it by its null.
     """
 
@@ -56,6 +57,11 @@ class Condition:
     def seen(self) -> bool:
         """Whether networks see it: everything but captions that no encoder reads."""
         return self.kind in ("class", "vector") or bool(self.shape)
+
+    @property
+    def made(self) -> bool:
+        """Whether it is a vector that a network made, and that nobody types."""
+        return self.kind == "vector" and bool(self.encoder)
 
     @property
     def named(self) -> bool:

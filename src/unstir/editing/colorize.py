@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unstir.editing.conditional import Method, complete, method_of
+from unstir.editing.conditional import Method
 from unstir.editing.drawing import Drawing
+from unstir.editing.latent import held_to
 from unstir.errors import UserError
 from unstir.model import Model
 from unstir.recipes import SamplingConfig
@@ -75,7 +76,7 @@ def colorize(
     grey: Tensor,
     *,
     n: int = 1,
-    method: str | Method = "replacement",
+    method: str | Method | None = None,
     settings: SamplingConfig | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -86,8 +87,8 @@ def colorize(
     Args:
         model: of colour pictures, three channels or four with transparency.
         grey: (1, H, W) in [-1, 1], or (*shape), of which only the grey (and the transparency) is looked at.
-        n, method, settings, seed, batch_size, cond: as for ``inpaint``; replacement is Score-SDE's way, and where every pixel's
-            grey is known, there is little to harmonise.
+        n, method, settings, seed, batch_size, cond: as for ``inpaint``; replacement, the default, is Score-SDE's way, and where every pixel's
+            grey is known, there is little to harmonise. For a model in latents it is "gradient", through the decoder, and no other.
 
     Returns:
         (n, *shape) in model units.
@@ -104,5 +105,5 @@ def colorize(
         grey = torch.cat([grey.expand(*[-1] * (grey.ndim - 3), 3, -1, -1), opaque], -3)
     x_0 = drawing.one(grey, "the grey picture")
     known = same_grey(x_0)
-    x = complete(drawing, known, method_of(method), n, batch_size)
+    x = held_to(drawing, known, method, n, batch_size)
     return into_range(x, grey_of(x_0).cpu(), *spec.bounds) if spec.bounds else x

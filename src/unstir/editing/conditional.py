@@ -121,18 +121,24 @@ def method_of(method: str | Method, methods: Mapping[str, type[Method]] = METHOD
     return methods[method]()
 
 
-def complete(drawing: Drawing, known: Known, method: Method, n: int, batch_size: int) -> Tensor:
+def complete(
+    drawing: Drawing, known: Known, method: Method, n: int, batch_size: int, within: Known | None = None
+) -> Tensor:
     """n samples with the known part: (n, *shape) in model units on the CPU. The known part is the given one exactly.
 
     The sampler starts from known data with noise and pure noise elsewhere, so nothing of what is not known is looked at.
+
+    Args:
+        within: what is known where the denoiser works, of a model in latents; by default the same.
     """
-    denoiser = drawing.denoiser(lambda inner: method.denoiser(inner, known))
-    sampler, times = method.sampler(drawing.settings.sampler, known), drawing.times()
+    held = within or known
+    denoiser = drawing.denoiser(lambda inner: method.denoiser(inner, held))
+    sampler, times = method.sampler(drawing.settings.sampler, held), drawing.times()
     pieces = []
     for rng, cond in drawing.batches(n, batch_size):
         eps = drawing.normal(rng)
-        noised = drawing.process.add_noise(known.x_0, times[0], eps)
-        x = known.put(drawing.process.prior_sample(eps, times[0]), noised)
-        x = sample(denoiser, sampler, times, x, rng, cond)
+        noised = drawing.process.add_noise(held.x_0, times[0], eps)
+        x = held.put(drawing.process.prior_sample(eps, times[0]), noised)
+        x = drawing.model.decode(sample(denoiser, sampler, times, x, rng, cond))
         pieces.append(known.put(x, known.x_0).cpu())
     return torch.cat(pieces)

@@ -80,8 +80,8 @@ class Drawing:
             yield self.rows(range(start, min(start + batch_size, n)))
 
     def normal(self, rng: SampleNoise) -> Tensor:
-        """Standard normal noise (b, *shape), the first draw of ``Model.sample`` as well."""
-        return rng.normal(self.model.spec.shape).to(self.model.device)
+        """Standard normal noise where the denoiser works, (b, *latent_spec.shape), the first draw of ``Model.sample`` as well."""
+        return rng.normal(self.model.latent_spec.shape).to(self.model.device)
 
     def one(self, x: Tensor, what: str = "the sample") -> Tensor:
         """A sample (*shape) or (1, *shape) in model units -> (1, *shape) where the model is.

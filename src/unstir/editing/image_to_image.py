@@ -47,13 +47,14 @@ def image_to_image(
     drawing = Drawing.of(model, settings, seed, cond)
     x_0 = drawing.one(x_0)
     times = last_steps(drawing.times(), strength)
-    pieces = []
+    z_0, pieces = model.encode(x_0), []
     for rng, conditions in drawing.batches(n, batch_size):
         if strength == 0:
             pieces.append(x_0.expand(len(rng.indices), *x_0.shape[1:]).cpu())
             continue
         eps = drawing.normal(rng)
-        start = drawing.process.add_noise(x_0, times[0], eps)
+        start = drawing.process.add_noise(z_0, times[0], eps)
         x = drawing.process.prior_sample(eps, times[0]) if strength == 1 else start
-        pieces.append(sample(drawing.denoiser(), drawing.settings.sampler, times, x, rng, conditions).cpu())
+        x = sample(drawing.denoiser(), drawing.settings.sampler, times, x, rng, conditions)
+        pieces.append(model.decode(x).cpu())
     return torch.cat(pieces)

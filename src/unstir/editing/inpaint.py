@@ -39,6 +39,24 @@ def outside(fill: Tensor, x_0: Tensor) -> Known:
     return Known(x_0, lambda x: torch.where(kept, x, zero), lambda x: torch.where(fill, x, zero))
 
 
+def latents_outside(model: Model, fill: Tensor, x_0: Tensor) -> Known:
+    """The latents that are known around a hole: those of whose pixels none is in it.
+
+    An encoder sees further than one latent's own pixels, so the hole is covered first, by the mean of what is known: what stood there has no
+    part in the latents beside it.
+
+    Args:
+        fill: bool, broadcastable to a sample (*shape).
+        x_0: (1, *shape).
+    """
+    if not model.codec.latent:
+        return outside(fill, x_0)
+    holed = x_0.masked_fill(fill, torch.nan)
+    mean = holed.flatten(2).nanmean(2).nan_to_num(nan=0.0)  # (1, C)
+    covered = torch.where(fill, mean.reshape(*mean.shape, *[1] * (x_0.ndim - 2)), x_0)  # (1, C, *grid)
+    return outside(model.codec.cells(fill.broadcast_to(x_0.shape[1:])), model.encode(covered))
+
+
 @dataclass(frozen=True)
 class ByModel(ByBelief):
     """The model was trained to fill holes, and is told what is around this one: no repetitions, no gradients."""
@@ -67,6 +85,9 @@ def inpaint(
     **cond: Any,
 ) -> Tensor:
     """Fills a part of a sample so that it fits the rest, which stays exactly as it is.
+
+    A model in an autoencoder's latents is held to those of whose pixels all are known; its result is decoded, and the known pixels are put into
+    it at the end, so that a fine seam may show where the autoencoder is coarse.
 
     Args:
         model: trained on data like it; any model will do. One that was trained to fill holes (``Hole``: recipe glide-inpaint) is told
@@ -98,7 +119,8 @@ def inpaint(
         raise UserError("the mask marks nothing to fill (white in a picture, true in an array)")
     if isinstance(chosen, ByModel):
         drawing = _told(drawing, x_0.masked_fill(fill, float("nan")))
-    return complete(drawing, outside(fill, x_0), chosen, n, batch_size)
+    within = latents_outside(model, fill, x_0)
+    return complete(drawing, outside(fill, x_0), chosen, n, batch_size, within)
 
 
 def _told(drawing: Drawing, around: Tensor) -> Drawing:

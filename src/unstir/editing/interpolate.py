@@ -1,4 +1,5 @@
-"""Between two samples: through noise that both share (DDPM), or through the latents that the model gives them (DDIM)."""
+"""Between two samples: through noise that both share (DDPM), or through the latents that the model gives them (DDIM), and with these through
+the vectors that a CLIP does (unCLIP)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unstir.conditioning.derived.image_embedding import NAME
 from unstir.editing.drawing import Drawing, editing_settings, last_steps
 from unstir.errors import UserError, did_you_mean
 from unstir.model import Model
@@ -55,6 +57,8 @@ def invertible_settings(recommended: SamplingConfig) -> SamplingConfig:
 def invert(model: Model, x_0: Tensor, *, settings: SamplingConfig | None = None, **cond: Any) -> Tensor:
     """DDIM inversion: the latents (B, *shape) of samples (B, *shape) in model units. ``decode`` leads back.
 
+    The noise that the samples would be drawn from; of a model in an autoencoder's latents it has their shape, (B, *latent_spec.shape).
+
     Equation:
         x_s = alpha_s x_0(x_t) + sigma_s eps(x_t),   s > t
     Source:
@@ -65,9 +69,9 @@ def invert(model: Model, x_0: Tensor, *, settings: SamplingConfig | None = None,
     """
     drawing = Drawing.of(model, settings or invertible_settings(model.recipe.sampling), 0, cond)
     rng, conditions = drawing.rows(range(len(x_0)))
-    x_0 = x_0.to(model.device, torch.float32)
+    z_0 = model.encode(x_0)
     try:
-        return encode(drawing.denoiser(), drawing.settings.sampler, drawing.times(), x_0, rng, conditions)
+        return encode(drawing.denoiser(), drawing.settings.sampler, drawing.times(), z_0, rng, conditions)
     except ValueError as error:  # which samplers walk up, the core knows
         raise UserError(f"{error}; use --sampler ddim (eta 0) or heun (without churn)") from None
 
@@ -77,7 +81,7 @@ def decode(model: Model, latents: Tensor, *, settings: SamplingConfig | None = N
     drawing = Drawing.of(model, settings or invertible_settings(model.recipe.sampling), 0, cond)
     rng, conditions = drawing.rows(range(len(latents)))
     latents = latents.to(model.device)
-    return sample(drawing.denoiser(), drawing.settings.sampler, drawing.times(), latents, rng, conditions)
+    return model.decode(sample(drawing.denoiser(), drawing.settings.sampler, drawing.times(), latents, rng, conditions))
 
 
 def _by_latents(drawing: Drawing, a: Tensor, b: Tensor, weights: Tensor, strength: float) -> Tensor:
@@ -85,6 +89,18 @@ def _by_latents(drawing: Drawing, a: Tensor, b: Tensor, weights: Tensor, strengt
     given: dict[str, Any] = {"settings": drawing.settings, **drawing.cond}
     latents = invert(drawing.model, torch.cat([a, b]), **given)
     return decode(drawing.model, slerp(latents[0], latents[1], weights), **given)
+
+
+def _by_embedding(drawing: Drawing, a: Tensor, b: Tensor, weights: Tensor, strength: float) -> Tensor:
+    """unCLIP's way: both the vectors of the ends and the noise that leads to them are turned from one to the other."""
+    from unstir.editing.embedding import embedding  # which inverts and decodes as this module does
+
+    ends = torch.cat([a, b])
+    z = embedding(drawing.model, ends)
+    given: dict[str, Any] = {"settings": drawing.settings, **drawing.cond, NAME: z}
+    x_T = invert(drawing.model, ends, **given)
+    given[NAME] = slerp(z[0], z[1], weights)
+    return decode(drawing.model, slerp(x_T[0], x_T[1], weights), **given)
 
 
 def _by_noise(drawing: Drawing, a: Tensor, b: Tensor, weights: Tensor, strength: float) -> Tensor:
@@ -95,18 +111,20 @@ def _by_noise(drawing: Drawing, a: Tensor, b: Tensor, weights: Tensor, strength:
         return (1 - w) * a + w * b
     rng, conditions = drawing.rows([0] * len(weights))
     eps = drawing.normal(rng)
-    a_t, b_t = (drawing.process.add_noise(x, times[0], eps) for x in (a, b))
+    a_t, b_t = (drawing.process.add_noise(drawing.model.encode(x), times[0], eps) for x in (a, b))
     x_t = (1 - w) * a_t + w * b_t
-    return sample(drawing.denoiser(), drawing.settings.sampler, times, x_t, rng, conditions)
+    return drawing.model.decode(sample(drawing.denoiser(), drawing.settings.sampler, times, x_t, rng, conditions))
 
 
 INTERPOLATIONS: dict[str, Callable[[Drawing, Tensor, Tensor, Tensor, float], Tensor]] = {
     "ddim": _by_latents,
     "ddpm": _by_noise,
+    "embedding": _by_embedding,
 }
 DEFAULTS: dict[str, Callable[[SamplingConfig], SamplingConfig]] = {
     "ddim": invertible_settings,
     "ddpm": editing_settings,
+    "embedding": invertible_settings,
 }
 """By method: what becomes of the recipe's settings where no others are given."""
 
@@ -127,20 +145,21 @@ def interpolate(
 
     "ddim" encodes both by the reversed probability flow and decodes what lies on the arc between their latents: the ends come back up to
     the error of the round trip. "ddpm" adds the same noise to both and samples from mixtures of the two: the more noise, the freer
-    the middle, and the less the ends are the originals.
+    the middle, and the less the ends are the originals. "embedding", of a model trained with image embeddings, is ddim with the vectors that the
+    CLIP gives both turned in the same way: what lies between shows something between.
 
     Equation:
-        ddim: decode(slerp(encode(a), encode(b), w));   ddpm: x_t = (1 - w) (alpha_t a + sigma_t eps) + w (alpha_t b + sigma_t eps), then sampling from t
+        ddim: decode(slerp(encode(a), encode(b), w));   ddpm: x_t = (1 - w) (alpha_t a + sigma_t eps) + w (alpha_t b + sigma_t eps), then sampling from t;   embedding: decode(slerp(x_T(a), x_T(b), w), z_i = slerp(z_a, z_b, w))
     Source:
-        Song, Meng & Ermon 2021, section 5.3, https://arxiv.org/abs/2010.02502; Ho, Jain & Abbeel 2020, section 4.4, https://arxiv.org/abs/2006.11239
+        Song, Meng & Ermon 2021, section 5.3, https://arxiv.org/abs/2010.02502; Ho, Jain & Abbeel 2020, section 4.4, https://arxiv.org/abs/2006.11239; Ramesh et al. 2022, section 3.2, https://arxiv.org/abs/2204.06125
 
     Args:
         model: trained on data like them.
         a, b: (*shape) in model units.
         n: how many, at least 2.
-        method: "ddim" or "ddpm".
+        method: "ddim", "ddpm" or "embedding".
         strength: of "ddpm": the share of the steps that is noised and sampled.
-        settings: of sampling; by default for "ddim" 50 steps of Heun's rule, unguided (the paper's are ``DDIM()``); for "ddpm" the recipe's.
+        settings: of sampling; by default for "ddim" and "embedding" 50 steps of Heun's rule, unguided (the paper's are ``DDIM()``); for "ddpm" the recipe's.
         seed: of the noise of "ddpm".
         cond: conditions as for ``Model.sample``.
 

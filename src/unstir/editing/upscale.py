@@ -17,9 +17,10 @@ from unstir.conditioning.derived.low_res import shrunk, small_grid
 from unstir.data import DataConfig, DataSpec
 from unstir.data.arrays import gray
 from unstir.data.pictures import decode
-from unstir.editing.conditional import Method, complete, method_of
+from unstir.editing.conditional import Method
 from unstir.editing.drawing import Drawing, editing_settings
 from unstir.editing.files import array_of, plural
+from unstir.editing.latent import held_to
 from unstir.errors import UserError
 from unstir.linear import CorrectingDenoiser
 from unstir.model import Model
@@ -86,8 +87,8 @@ def upscale(
         small: (C, *small grid) in model units.
         n: how many results.
         level: of the noise that is put on the smaller sample, for a model that was trained to enlarge: the more, the freer the result.
-        method: for any other model: "replacement" (the default), "repaint" or "gradient", or a Method; given to a model that was trained
-            to enlarge, it is used instead.
+        method: for any other model: "replacement" (the default), "repaint" or "gradient" (of a model in latents the only one), or a Method;
+            given to a model that was trained to enlarge, it is used instead.
         factor: for any other model, how many times larger.
         settings, seed, batch_size, cond: as for ``inpaint``.
 
@@ -118,7 +119,7 @@ def upscale(
         cond = {**cond, "low_res": derived.given(repeated(small.unsqueeze(0), factor), model.spec)["low_res"]}
     drawing = Drawing.of(model, settings, seed, cond)
     x_0 = drawing.one(repeated(small.unsqueeze(0), factor))
-    return complete(drawing, same_blocks(x_0, factor), method_of(method or "replacement"), n, batch_size)
+    return held_to(drawing, same_blocks(x_0, factor), method, n, batch_size)
 
 
 def _at(model: Model, large: tuple[int, ...], derived: LowRes) -> Model:
@@ -143,7 +144,7 @@ def on_grid(model: Model, grid: tuple[int, ...]) -> Model:
         name: replace(c, shape=(c.shape[0], *grid)) if c.kind == "grid" else c for name, c in spec.conditions.items()
     }
     resized = replace(spec, shape=(spec.shape[0], *grid), conditions=conditions)
-    return Model(model.denoiser, resized, model.recipe, model.fetch)
+    return Model(model.denoiser, resized, model.recipe, model.fetch, model.codec)
 
 
 def _asked(
@@ -157,7 +158,8 @@ def _asked(
     times, pieces = drawing.times(), []
     for rng, conditions in drawing.batches(n, batch_size):
         x = drawing.process.prior_sample(drawing.normal(rng), times[0])
-        pieces.append(sample(drawing.denoiser(), drawing.settings.sampler, times, x, rng, conditions).cpu())
+        x = sample(drawing.denoiser(), drawing.settings.sampler, times, x, rng, conditions)
+        pieces.append(model.decode(x).cpu())
     return torch.cat(pieces)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from unstir.conditioning.text import text_encoder
 from unstir.data import Condition, Dataset, DataSpec
 from unstir.denoiser import Denoiser, NetDenoiser
+from unstir.drawn import computing
 from unstir.errors import UserError
 from unstir.evaluation.embed import Progress
 from unstir.evaluation.samples import check_alike, order
@@ -30,6 +31,10 @@ from unstir.sampling import SampleNoise
 
 N = 256
 """Samples, where nobody said how many: pictures. Of points that are cheap there are eight times as many."""
+NOT_IN_LATENTS = (
+    "nll: this run works in the latents of an autoencoder, whose likelihood is not that of the data: an autoencoder loses what no density "
+    "can give back. Judge it by --metrics fd kd pr"
+)
 _COMPUTED_SEED = 0xC0417  # keeps the noise on conditions apart from all else that is drawn for a sample
 CURVE = 41  # points of a rate-distortion curve that are written down
 
@@ -245,9 +250,11 @@ class NegativeLogLikelihood:
         """The likelihood of n samples of the data, a fixed random subset. Call it on every process; all get the answer.
 
         Raises:
-            UserError: data of another kind or shape, or fewer samples than n.
+            UserError: data of another kind or shape, fewer samples than n, or a model that works in latents.
         """
         begun, name = time.perf_counter(), data.report.source or data.name
+        if model.codec.latent:
+            raise UserError(NOT_IN_LATENTS)
         check_alike(model.spec, data.spec, ("the model", name))
         n = n or min(len(data), N if model.spec.dimensions > EXACT else 8 * N)
         if n > len(data):
@@ -281,8 +288,9 @@ class NegativeLogLikelihood:
 
     def _computed(self, model: Model, x: Tensor, numbers: Sequence[int]) -> dict[str, Tensor]:
         """The conditions that a model computes from samples, of these; it may not do without some of them."""
-        derived = model.recipe.derived
-        found = derived.at_sampling(derived.like(x, model.spec), SampleNoise(self.seed ^ _COMPUTED_SEED, numbers))
+        derived, conditions = computing(model), model.spec.conditions
+        like = {name: conditions[name].to_model(value) for name, value in derived.like(x, model.spec).items()}
+        found = derived.at_sampling(like, SampleNoise(self.seed ^ _COMPUTED_SEED, numbers))
         return {name: value for name, value in found.items() if self.match_conditions or name in model.spec.always}
 
     def _batch(

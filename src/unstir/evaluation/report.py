@@ -11,6 +11,7 @@ from unstir.evaluation.metric import Metric, Row, Value
 
 if TYPE_CHECKING:
     from unstir.evaluation.nll import NLL
+    from unstir.evaluation.reconstruction import Reconstructed
     from unstir.evaluation.retrieval import Retrieval
 
 INCEPTION_NAMES = {"FD": "FID", "KD": "KID"}
@@ -33,6 +34,7 @@ class Report:
         about: settings, seed, time and hardware, for the record.
         nll: the likelihood of data under the model, where it was asked for; there need be no metrics of samples then.
         retrieval: of the samples' captions, likewise.
+        reconstruction: how well an autoencoder gives its samples back, where these are what it gave back.
     """
 
     samples: str
@@ -50,6 +52,7 @@ class Report:
     about: Mapping[str, Any] = field(default_factory=dict)
     nll: NLL | None = None
     retrieval: Retrieval | None = None
+    reconstruction: Reconstructed | None = None
 
     @classmethod
     def of_likelihood(cls, samples: str, nll: NLL, about: Mapping[str, Any]) -> Report:
@@ -79,8 +82,8 @@ class Report:
                 if floors:
                     text += f"   (real data: {format(floors[i].value, row.unit)})"
                 lines.append((self.title(row), text))
-        if self.retrieval is not None:
-            lines += self.retrieval.rows()
+        for part in (self.retrieval, self.reconstruction):
+            lines += [] if part is None else part.rows()
         if self.nll is not None:
             lines.append(self.nll.row())
         width = max((len(title) for title, _ in lines), default=0)
@@ -104,7 +107,7 @@ class Report:
 
     def warnings(self) -> list[str]:
         """What makes these numbers less than they seem."""
-        found = [line for part in (self.retrieval, self.nll) if part is not None for line in part.warnings()]
+        found = [line for part in self._parts().values() for line in part.warnings()]
         fewest = min(self.n, self.reference_n)
         if "fd" in self.values:
             if fewest <= self.dimension:
@@ -129,8 +132,12 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain values: for each metric its value, error, features, counts, and what real data would get."""
         found = {key: self._one(key, value) for key, value in self.values.items()}
-        others = {"retrieval": self.retrieval, "nll": self.nll}
-        return found | {key: _finite(part.to_json()) for key, part in others.items() if part is not None}
+        return found | {key: _finite(part.to_json()) for key, part in self._parts().items()}
+
+    def _parts(self) -> dict[str, Retrieval | NLL | Reconstructed]:
+        """What there is beside the metrics, by its name in JSON."""
+        parts = {"retrieval": self.retrieval, "nll": self.nll, "reconstruction": self.reconstruction}
+        return {key: part for key, part in parts.items() if part is not None}
 
     def _one(self, key: str, value: Value) -> dict[str, Any]:
         entry: dict[str, Any] = {

@@ -145,7 +145,7 @@ class CaptionJudge:
     @torch.no_grad()
     def look(self, x: Array) -> Tensor:
         """Samples as files hold them -> (B, width) their vectors, on the CPU."""
-        x_0 = as_tensor(x, self.trained.spec).to(self.clip.network.log_scale.device)
+        x_0 = self.trained.codec.encode(as_tensor(x, self.trained.spec).to(self.clip.network.log_scale.device))
         return self.clip.pictures(x_0, torch.zeros((), dtype=torch.float64)).cpu()
 
     def watch(self, source: SampleSource, n: int) -> Watched:

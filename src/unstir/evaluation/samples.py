@@ -93,7 +93,7 @@ class RunSource(SampleSource):
 
     def draw(self, numbers: Sequence[int]) -> Array:
         steps = self.model.trajectory(numbers, self._sampling, seed=self._seed, **self._conditions)
-        return as_files_hold(self.spec.to_data(end(steps)), self.spec)
+        return as_files_hold(self.spec.to_data(self.model.decode(end(steps))), self.spec)
 
     def captions(self, numbers: Sequence[int]) -> list[str]:
         asked = self.model.captions(self._conditions, self._sampling, self._seed, numbers)

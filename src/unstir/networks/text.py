@@ -20,6 +20,13 @@ def readable(conditions: Mapping[str, Condition]) -> dict[str, Condition]:
     return {name: condition for name, condition in conditions.items() if condition.kind == "text" and condition.shape}
 
 
+def without_padding(text: Tensor) -> Tensor:
+    """Encoded captions (B, L, ...) up to the end of the longest of them: in most batches far less than the longest of the data."""
+    there = ~text.isnan().any(-1) if text.is_floating_point() else text != -1  # (B, L)
+    last = there.any(0).nonzero()
+    return text[:, : int(last.max()) + 1] if len(last) else text[:, :1]
+
+
 class TextTokens(nn.Module):
     """A caption -> the states of its tokens, (B, 1 + L, width), and which of them are there.
 

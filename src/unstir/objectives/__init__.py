@@ -8,6 +8,7 @@ from unstir.objectives.discretization import PAIRS, KarrasPairs, LogNormalPairs,
 from unstir.objectives.distillation import DistillationObjective, Teacher
 from unstir.objectives.objective import Batch, Companion, Loss, Objective
 from unstir.objectives.progressive import ProgressiveObjective
+from unstir.objectives.reconstruction import ReconstructionObjective
 from unstir.objectives.times import TIMES, LogitNormal, LogNormal, Times, UniformTimes
 from unstir.objectives.variational import HybridObjective, VariationalObjective
 from unstir.objectives.weighting import (
@@ -31,6 +32,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "contrastive": ContrastiveObjective,
     "progressive": ProgressiveObjective,
     "consistency": ConsistencyObjective,
+    "reconstruction": ReconstructionObjective,
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "Objective",
     "Pairs",
     "ProgressiveObjective",
+    "ReconstructionObjective",
     "SNRPlusOne",
     "ShrinkingPairs",
     "SigmoidWeight",

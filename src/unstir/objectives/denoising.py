@@ -48,6 +48,8 @@ class DenoisingObjective(Objective):
     """Distribution of training times."""
     dropout: float = 0.0
     """Fraction of samples whose conditions are dropped, which makes the model usable with and without them (guidance)."""
+    caption_dropout: float = 0.0
+    """Fraction of samples whose captions alone are dropped besides, so that the other conditions are learned without their help (unCLIP: 0.5)."""
     stratified: bool = True
     """Spread the times evenly over each batch: the same distribution, less noise in the gradient."""
 
@@ -61,17 +63,22 @@ class DenoisingObjective(Objective):
     def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None = None) -> Loss:
         assert isinstance(module, Denoiser)
         t = self.draw_times(module, rng)
-        prediction, eps = believe(module, batch, t, rng, self.dropout)
+        prediction, eps = believe(module, batch, t, rng, self.dropout, self.caption_dropout)
         error = squared_error(module, prediction, batch.x, eps, self.space)
         log_snr = module.process.log_snr(t)
         total = self.weight.weigh(error, log_snr, companion)
         return Loss(total, {"loss": total} if companion is None else {"loss": total, "error": error}, log_snr)
 
 
-def believe(denoiser: Denoiser, batch: Batch, t: Tensor, rng: SampleNoise, dropout: float) -> tuple[Prediction, Tensor]:
+def believe(
+    denoiser: Denoiser, batch: Batch, t: Tensor, rng: SampleNoise, dropout: float, caption_dropout: float = 0.0
+) -> tuple[Prediction, Tensor]:
     """What a denoiser believes of the batch noised to times t (B,), and the noise (B, ...); some samples lose their conditions."""
     eps = rng.normal_like(batch.x)
     cond = told_or_not(batch, rng, dropout)
+    if caption_dropout > 0 and batch.captions & cond.keys():
+        dropped = (rng.uniform() < caption_dropout).to(batch.x.device)
+        cond |= {name: drop(value, dropped) for name, value in cond.items() if name in batch.captions}
     return denoiser(denoiser.process.add_noise(batch.x, t, eps), t, **cond), eps
 
 

@@ -21,11 +21,13 @@ class Batch:
 
     Args:
         always: the conditions that drop-out leaves alone.
+        captions: the conditions that are captions.
     """
 
     x: Tensor
     cond: Mapping[str, Tensor] = field(default_factory=dict)
     always: frozenset[str] = frozenset()
+    captions: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -23,4 +23,5 @@ them. All randomness is handed in, so that both sides can be given the same.
     imagen          Saharia et al. 2022                   static and dynamic thresholding
     progressive     Salimans & Ho 2022; Meng et al. 2023  algorithm 2; section 3.1
     consistency     Song et al. 2023                      algorithms 1, 2, 3 and 4
+    unclip          Ramesh et al. 2022                    prior, decoder and text diffs (sections 2 and 3)
 """

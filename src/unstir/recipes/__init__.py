@@ -1,6 +1,7 @@
 """Recipes by name. A new one is a small file here and a line in ``RECIPES``."""
 
 from unstir.errors import UserError, did_you_mean
+from unstir.recipes.autoencoder import autoencoder
 from unstir.recipes.cascade import cascade
 from unstir.recipes.classifier import classifier
 from unstir.recipes.clip import clip
@@ -14,9 +15,12 @@ from unstir.recipes.glide import glide
 from unstir.recipes.glide_inpaint import glide_inpaint
 from unstir.recipes.imagen import imagen
 from unstir.recipes.improved_ddpm import improved_ddpm, improved_ddpm_vlb
+from unstir.recipes.latent import latent
 from unstir.recipes.ncsn import ncsn, ncsnv2
+from unstir.recipes.prior import prior
 from unstir.recipes.quick import quick
 from unstir.recipes.recipe import (
+    AutoencoderConfig,
     ClipConfig,
     DenoiserConfig,
     Guides,
@@ -29,6 +33,7 @@ from unstir.recipes.rectified_flow import rectified_flow
 from unstir.recipes.score_sde import score_sde_subvp, score_sde_ve, score_sde_vp
 from unstir.recipes.sprites import sprites
 from unstir.recipes.swiss_roll import swiss_roll
+from unstir.recipes.unclip import unclip
 
 RECIPES: dict[str, Recipe] = {
     "quick": quick,
@@ -52,6 +57,10 @@ RECIPES: dict[str, Recipe] = {
     "score-sde-ve": score_sde_ve,
     "classifier": classifier,
     "clip": clip,
+    "autoencoder": autoencoder,
+    "latent": latent,
+    "unclip": unclip,
+    "prior": prior,
     "controlnet": controlnet,
     "glide-inpaint": glide_inpaint,
 }
@@ -70,6 +79,7 @@ def recipe(name: str) -> Recipe:
 
 __all__ = [
     "RECIPES",
+    "AutoencoderConfig",
     "ClipConfig",
     "DenoiserConfig",
     "Guides",

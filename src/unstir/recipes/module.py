@@ -8,19 +8,20 @@ what it has learnt.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from unstir.autoencoder import Autoencoder
 from unstir.clip import CaptionTower, Clip, PictureTower, Towers
 from unstir.conditioning.text import tidy
 from unstir.data import Condition, Dataset, DataSpec
 from unstir.denoiser import NetDenoiser
 from unstir.errors import UserError
 from unstir.linear import CorrectingDenoiser, LinearDenoiser
-from unstir.networks import NetworkConfig
+from unstir.networks import KL, AutoencoderNetworkConfig, BottleneckConfig, NetworkConfig
 from unstir.networks.text import TextTokens
 from unstir.noisy_classifier import NoisyClassifier
 from unstir.process import Process
@@ -223,8 +224,27 @@ class ClipConfig(ModuleConfig):
         return np.asarray(number, np.int64)
 
 
+@dataclass(frozen=True)
+class AutoencoderConfig(ModuleConfig):
+    """Data in fewer numbers and back, for latent diffusion: the network's two halves, and what keeps the latents in order between them."""
+
+    bottleneck: BottleneckConfig = field(default_factory=KL)
+    """What regularises the latents: kl (about Gaussian) or vq (codes of a codebook)."""
+
+    def build(self, network: NetworkConfig, process: Process, spec: DataSpec) -> Autoencoder:
+        """A freshly initialised autoencoder for such data.
+
+        Raises:
+            UserError: a network without two halves, or points.
+        """
+        if not isinstance(network, AutoencoderNetworkConfig):
+            raise UserError("an autoencoder's network has an encoder and a decoder; use --network autoencoder")
+        return Autoencoder(network.coder(spec, self.bottleneck))
+
+
 MODULES: dict[str, type[ModuleConfig]] = {
     "denoiser": DenoiserConfig,
     "noisy-classifier": NoisyClassifierConfig,
     "clip": ClipConfig,
+    "autoencoder": AutoencoderConfig,
 }

@@ -10,12 +10,13 @@ from unstir.networks import NetworkConfig, UNetConfig
 from unstir.objectives import DenoisingObjective, Objective
 from unstir.process import Process
 from unstir.processes import EDM
-from unstir.recipes.module import ClipConfig, DenoiserConfig, ModuleConfig, NoisyClassifierConfig
+from unstir.recipes.module import AutoencoderConfig, ClipConfig, DenoiserConfig, ModuleConfig, NoisyClassifierConfig
 from unstir.recipes.sampling import Around, Guides, SamplingConfig
 from unstir.training.config import TrainingConfig
 
 __all__ = [
     "Around",
+    "AutoencoderConfig",
     "ClipConfig",
     "DenoiserConfig",
     "Guides",
@@ -39,6 +40,12 @@ class Recipe:
     """What it is for."""
     base: str = ""
     """Run folder whose weights training starts from (unstir train RECIPE --base RUN); RUN@STEP: as it was at that step's checkpoint."""
+    autoencoder: str = ""
+    """Train in the latents of this autoencoder instead of on the data: a run of unstir train autoencoder, a folder of diffusers' AutoencoderKL or
+    AutoencoderTiny, taef2:FOLDER, or haar:2 (wavelets, nothing to train). "?": the recipe needs one."""
+    vectors: str = ""
+    """Learn the vectors that this CLIP (a run of unstir train clip) gives the samples, instead of the samples themselves: a prior. "?": the
+    recipe needs one."""
     kinds: tuple[str, ...] = ("image",)
     """Kinds of data it can train on: image, signal, volume, points."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -96,6 +96,14 @@ class SamplingConfig:
     """Steps of the stage below (0: as it recommends)."""
     low_res_guidance_scale: float = 0.0
     """Guidance scale of the stage below (0: as it recommends)."""
+    prior: str = ""
+    """Run folder of the prior that draws the image embeddings of captions (unCLIP); as seen from this run's folder or from where you are."""
+    prior_steps: int = 0
+    """Steps of the prior (0: as it recommends)."""
+    prior_guidance_scale: float = 0.0
+    """Guidance scale of the prior (0: as it recommends)."""
+    prior_candidates: int = 2
+    """How many embeddings the prior draws of a caption; the one nearest to the caption's own is taken."""
     labels: Literal["cycle", "uniform", "none"] = "cycle"
     """Labels or captions of samples that were asked for without one: each class (each caption that the run keeps of its data) in turn, at
     random, or none."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from unstir.conditioning.derived import DERIVED, Derived
 from unstir.errors import UserError, did_you_mean
-from unstir.networks import NETWORKS, NetworkConfig
+from unstir.networks import BOTTLENECKS, NETWORKS, BottleneckConfig, NetworkConfig
 from unstir.objectives import OBJECTIVES, PAIRS, TIMES, WEIGHTS, Objective, Pairs, Times, Weight
 from unstir.process import Process
 from unstir.processes import PROCESSES
@@ -28,6 +28,7 @@ ENTRIES: dict[type, Mapping[str, type]] = {
     Derived: DERIVED,
     Process: PROCESSES,
     NetworkConfig: NETWORKS,
+    BottleneckConfig: BOTTLENECKS,
     ModuleConfig: MODULES,
     Objective: OBJECTIVES,
     Weight: WEIGHTS,

@@ -11,9 +11,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from unstir.codecs import findable, kept_name
 from unstir.conditioning.derived import Nothing
 from unstir.data import Condition, DataConfig, Dataset, DataSpec
 from unstir.errors import UserError
+from unstir.kept import clip_named, is_inside, with_clip
 from unstir.objectives import DistillationObjective
 from unstir.recipes import Recipe, SamplingConfig
 from unstir.run import Run, named
@@ -63,19 +65,22 @@ def based(recipe: Recipe, name: str) -> Recipe:
         raise UserError(
             f"{name} computes a condition from its samples itself, and what is built around it computes another; choose a base without one"
         )
-    return replace(
+    std = 1.0 if theirs.autoencoder else spec.std  # of what the network sees
+    changed = replace(
         theirs,
         about=recipe.about,
         kinds=(spec.kind,),
         base=str(Path(name).expanduser().resolve()),
+        autoencoder=_autoencoder(recipe, theirs, run),
         data=_data_like(theirs.data, recipe.data, spec),
         derived=theirs.derived if isinstance(recipe.derived, Nothing) else recipe.derived,
         network=network,
-        denoiser=_with(theirs.denoiser, sigma_data=getattr(theirs.denoiser, "sigma_data", 0.0) or spec.std),
+        denoiser=_with(theirs.denoiser, sigma_data=getattr(theirs.denoiser, "sigma_data", 0.0) or std),
         objective=_with_dropout(theirs.objective, recipe.objective),
         training=recipe.training,
         sampling=with_paths(theirs.sampling, run),
     )
+    return _with_clip(changed, run)
 
 
 def _data_like(theirs: DataConfig, ours: DataConfig, spec: DataSpec) -> DataConfig:
@@ -86,12 +91,24 @@ def _data_like(theirs: DataConfig, ours: DataConfig, spec: DataSpec) -> DataConf
     return replace(data, size=spec.shape[1:], channels=CHANNELS.get(spec.shape[0], "auto"))
 
 
+def _autoencoder(recipe: Recipe, theirs: Recipe, run: Run) -> str:
+    """The run's own, by a name that leads there from any folder."""
+    return findable(kept_name(run.folder, theirs.autoencoder)) if theirs.autoencoder else recipe.autoencoder
+
+
 def with_paths(sampling: SamplingConfig, run: Run) -> SamplingConfig:
     """The run's sampling, which may name a run inside its own folder."""
-    inside = Run(run.folder / sampling.low_res_from)
-    if not sampling.low_res_from or not inside.exists():
-        return sampling
-    return replace(sampling, low_res_from=str(inside.folder.resolve()))
+
+    def findable(name: str) -> str:
+        return str((run.folder / name).resolve()) if is_inside(run.folder, name) else name
+
+    return replace(sampling, low_res_from=findable(sampling.low_res_from), prior=findable(sampling.prior))
+
+
+def _with_clip(recipe: Recipe, run: Run) -> Recipe:
+    """The recipe, whose CLIP may be in the base's own folder."""
+    name = clip_named(recipe)
+    return with_clip(recipe, str((run.folder / name).resolve())) if is_inside(run.folder, name) else recipe
 
 
 def _with(value: Any, **changes: Any) -> Any:

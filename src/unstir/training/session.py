@@ -4,64 +4,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 
-from unstir.conditioning.derived import Derived, Nothing
+from unstir.codec import LatentCodec
+from unstir.codecs import keep
 from unstir.data import Dataset, DataSpec
-from unstir.data.order import indices
+from unstir.data.contents import Progress as Encoding
 from unstir.denoiser import NetDenoiser
 from unstir.errors import UserError
+from unstir.kept import keep_clip
 from unstir.model import Model
-from unstir.objectives import Batch
 from unstir.recipes import Recipe
 from unstir.run import Run
-from unstir.sampling import SampleNoise, mix_seed
+from unstir.sampling import mix_seed
 from unstir.trainable import Trainable
 from unstir.trained import Trained
 from unstir.training.adopt import adopt
 from unstir.training.base import check_base, told_to
 from unstir.training.checkpoint import Checkpoints
 from unstir.training.devices import autocast_dtype, keep_freed_memory
+from unstir.training.draw import Draw, held_out, some_samples
+from unstir.training.latents import seen_by_the_module
 from unstir.training.layout import layout_of
 from unstir.training.loop import Loop, Progress, TrainingState
 from unstir.training.show import SHOWS, Shown
 from unstir.training.teacher import teacher_of
+from unstir.training.vectors import derived_over
 from unstir.training.window import Window
 
 if TYPE_CHECKING:
     from unstir.evaluation.during import DuringTraining
 
 Tracker = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Batches of a data set: which samples make step k, mirrored or not, is a function of (seed, k, position) alone."""
-
-    dataset: Dataset
-    batch_size: int
-    seed: int
-    flip: bool
-    rows: npt.NDArray[np.int64] | None = None
-    """Where only some of the samples are to be drawn: which."""
-    derived: Derived = field(default_factory=Nothing)
-    """Conditions that are computed from the samples."""
-    always: frozenset[str] = frozenset()
-    """Conditions that drop-out leaves alone."""
-
-    def __call__(self, step: int, positions: list[int], rng: SampleNoise) -> Batch:
-        count = len(self.dataset) if self.rows is None else len(self.rows)
-        rows = indices(count, self.batch_size, step, self.seed)[positions]
-        rows = rows if self.rows is None else self.rows[rows]
-        flip = rng.uniform() < 0.5 if self.flip else None
-        x, cond = self.dataset.batch(rows, flip)
-        return Batch(x, {**cond, **self.derived.training(x, rng)}, self.always)
 
 
 def fit_recipe(recipe: Recipe, dataset: Dataset, name: str) -> Recipe:
@@ -73,12 +51,12 @@ def fit_recipe(recipe: Recipe, dataset: Dataset, name: str) -> Recipe:
     from unstir.recipes import RECIPES
 
     kind = dataset.spec.kind
-    if recipe.data.flip and kind != "image":
+    if recipe.data.flip and kind != "image" and not recipe.vectors:
         raise UserError(f"data.flip mirrors pictures, and {dataset.name} holds {kind}; leave it out")
     if kind in recipe.kinds:
         return recipe
     alike = {other: one for other, one in RECIPES.items() if isinstance(one.denoiser, type(recipe.denoiser))}
-    others = [other for other, candidate in alike.items() if kind in candidate.kinds]
+    others = [other for other, candidate in alike.items() if kind in candidate.kinds and not candidate.vectors]
     raise UserError(
         f"recipe '{name}' trains on data of kind {' or '.join(recipe.kinds)}, and {dataset.name} holds {kind}; "
         f"try the recipe {' or '.join(others)}"
@@ -98,38 +76,6 @@ def _check_trainable(recipe: Recipe, module: Trainable) -> None:
         raise UserError("training.evaluate_every judges samples, and what this recipe trains draws none; leave it out")
 
 
-MEASURED = (10_000, 2**26)
-"""Samples, and numbers in them, from which the data's moments are taken."""
-
-
-def some_samples(dataset: Dataset) -> torch.Tensor:
-    """As many samples as tell the data's moments, evenly spread, (n, *shape) in model units."""
-    most = min(MEASURED[0], max(2, MEASURED[1] // dataset.spec.dimensions), len(dataset))
-    return dataset.samples(torch.linspace(0, len(dataset) - 1, most, dtype=torch.float64).round().long())
-
-
-HELD_OUT_SEED = 0x0E1D
-
-
-def held_out(
-    rows: npt.NDArray[np.int64], share: float, kin: npt.NDArray[np.int64] | None = None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(rows to train on, rows held out): a random share, at least one, the same for the same data.
-
-    Args:
-        rows: increasing.
-        kin: a number from 0 up for each row: those of one number stay together, and the share is one of the numbers.
-    """
-    if share == 0:
-        return rows, rows[:0]
-    kin = np.arange(len(rows)) if kin is None else kin
-    families = int(kin.max()) + 1
-    count = min(max(round(share * families), 1), families - 1)
-    order = np.random.Generator(np.random.PCG64([HELD_OUT_SEED, families])).permutation(families)
-    away = np.isin(kin, order[:count])
-    return rows[~away], rows[away]
-
-
 class Session:
     """A training run in progress. Iterate ``session`` to train; it yields the loop's Progress.
 
@@ -139,12 +85,21 @@ class Session:
         recipe: with its final settings.
         dataset: to train on.
         accelerator: one process or many.
+        encoding: called with (done, in all) while the samples are encoded, of a recipe in latents or with a CLIP.
 
     Raises:
         UserError: data of the wrong kind, an objective for something else, a checkpoint that cannot be read, or shards of one process.
     """
 
-    def __init__(self, run: Run, name: str, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        recipe: Recipe,
+        dataset: Dataset,
+        accelerator: Accelerator,
+        encoding: Encoding | None = None,
+    ) -> None:
         self.run = run
         recipe = fit_recipe(recipe, dataset, name)
         self._checkpoints = Checkpoints(run.checkpoints, recipe.training.keep)
@@ -153,11 +108,13 @@ class Session:
         if recipe.network.needs_base:
             known = run.read_recipe()[2] if base is None else base.spec
             dataset = self._told_to(known, recipe, dataset)
-        samples = some_samples(dataset)
+        self.codec, self.seen = seen_by_the_module(run, recipe, dataset, base, accelerator, encoding)
+        samples = some_samples(self.seen)
         self.recipe = recipe = replace(
-            recipe, process=recipe.process.fitted(samples), objective=recipe.objective.fitted(dataset.spec)
+            recipe, process=recipe.process.fitted(samples), objective=recipe.objective.fitted(self.seen.spec)
         )
-        self.spec = recipe.objective.described(recipe.derived.described(dataset.spec))
+        self.derived = derived_over(run, recipe, dataset, accelerator, encoding)
+        self.spec = recipe.objective.described(self.derived.described(dataset.spec))
         self.dataset = dataset
         self.accelerator = accelerator
         self.warnings: list[str] = []
@@ -168,7 +125,7 @@ class Session:
         torch.manual_seed(mix_seed(config.seed) >> 1)
         rows = recipe.denoiser.rows(dataset)
         self.rows, self.held_out = held_out(rows, config.held_out, recipe.denoiser.kin(dataset, rows))
-        self.module = recipe.denoiser.build(recipe.network, recipe.process, self.spec)
+        self.module = recipe.denoiser.build(recipe.network, recipe.process, self.codec.latent_spec(self.spec))
         _check_trainable(recipe, self.module)
         self.module.fit(samples)
         if base is not None:
@@ -224,7 +181,11 @@ class Session:
                 "name": self.dataset.name,
                 "count": len(self.dataset),
                 "fingerprint": self.dataset.fingerprint,
+                **({"latents": self.codec.facts()} if self.codec.latent else {}),
             }
+            if isinstance(self.codec, LatentCodec):
+                keep(self.run.folder, self.recipe.autoencoder, self.codec.autoencoder)
+            self.recipe = keep_clip(self.run.folder, self.recipe)
             self.run.write_recipe(name, self.recipe, self.spec, about)
 
     def resume(self) -> None:
@@ -257,8 +218,10 @@ class Session:
 
     def __iter__(self) -> Iterator[Progress]:
         config = self.recipe.training
-        derived, always = self.recipe.derived, self.spec.always
-        draw = Draw(self.dataset, config.batch_size, config.seed, self.recipe.data.flip, self.rows, derived, always)
+        derived, always = self.derived, self.spec.always
+        behind = (self.dataset, self.codec) if self.codec.latent else ()
+        flip = self.recipe.data.flip
+        draw = Draw(self.seen, config.batch_size, config.seed, flip, self.rows, derived, always, *behind)
         loop = Loop(self.state, self.recipe.objective, draw, config, self.accelerator)
         window = Window()
         progress: Progress | None = None
@@ -359,7 +322,7 @@ class Session:
         module = self.state.layout.whole(self.state.averaged.module)
         assert isinstance(module, Trainable)
         module.autocast = self.module.autocast
-        return Trained(module.eval(), self.spec, self.recipe, self.run.fetch)
+        return Trained(module.eval(), self.spec, self.recipe, self.run.fetch, self.codec)
 
     def model(self) -> Model:
         """The model as it is now, of a recipe that trains a denoiser. To be called on all processes."""

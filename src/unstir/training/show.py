@@ -6,16 +6,19 @@ A new kind of module needs a function here and a line in ``SHOWS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from unstir.autoencoder import Autoencoder
 from unstir.clip import Clip
 from unstir.likeness import computed_like, rows_showing
 from unstir.media.write import write
 from unstir.noisy_classifier import NoisyClassifier
-from unstir.recipes.module import ClipConfig, DenoiserConfig, ModuleConfig, NoisyClassifierConfig
+from unstir.recipes.module import AutoencoderConfig, ClipConfig, DenoiserConfig, ModuleConfig, NoisyClassifierConfig
 from unstir.sampling import end
-from unstir.training import retrieval
+from unstir.training import reconstruction, retrieval
 from unstir.training.accuracy import measure, write_accuracy
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ def samples(session: Session, final: bool) -> Shown:
     mine: dict[str, Any] = {name: labels[[i % count for i in share]] for name, labels in cond.items()}
     rows = rows_showing(session.dataset, cond, count)
     mine |= computed_like(model, model.recipe.sampling, session.dataset, lambda i: rows[i % count])
-    x = end(model.trajectory(share, seed=session.recipe.training.seed, **mine))
+    x = model.decode(end(model.trajectory(share, seed=session.recipe.training.seed, **mine)))
     if processes > 1:  # process p's k-th sample is number k * processes + p
         x = session.accelerator.gather(x).unflatten(0, (processes, -1)).transpose(0, 1).flatten(0, 1)
     if not session.main:
@@ -68,7 +71,7 @@ def accuracy(session: Session, final: bool) -> Shown:
     classifier = session.trained().module
     assert isinstance(classifier, NoisyClassifier)
     rows, of = (session.held_out, "held-out") if len(session.held_out) else (session.rows, "training")
-    found = measure(classifier, session.dataset, rows, session.recipe.training.seed, session.accelerator)
+    found = measure(classifier, session.seen, rows, session.recipe.training.seed, session.accelerator)
     if session.main:
         write_accuracy(session.run.accuracy_file, found, of, session.state.step)
     return Shown((("accuracy", found.text(of)),), found.numbers(of))
@@ -80,14 +83,41 @@ def retrieved(session: Session, final: bool) -> Shown:
     clip = session.trained().module
     assert isinstance(clip, Clip)
     rows, of = (session.held_out, "held-out") if len(session.held_out) else (session.rows, "training")
-    found = retrieval.measure(clip, session.dataset, rows, of, session.recipe.training.seed, session.accelerator)
+    found = retrieval.measure(clip, session.seen, rows, of, session.recipe.training.seed, session.accelerator)
     if session.main:
         retrieval.write_retrieval(session.run.retrieval_file, found, session.state.step)
     return Shown(found.lines(), found.numbers())
+
+
+SHOWN_PAIRS = 24
+"""Samples in the picture of an autoencoder's reconstructions."""
+
+
+def reconstructions(session: Session, final: bool) -> Shown:
+    """How well an autoencoder gives back samples that were held out (or those it saw, where none were), and a picture of some: each sample,
+    and right of it what came back."""
+    autoencoder = session.trained().module
+    assert isinstance(autoencoder, Autoencoder)
+    rows, of = (session.held_out, "held-out") if len(session.held_out) else (session.rows, "training")
+    found = reconstruction.measure(autoencoder, session.dataset, rows, of, session.accelerator)
+    if not session.main:
+        return Shown()
+    reconstruction.write_fidelity(session.run.fidelity_file, found, session.state.step)
+    path, spec = session.run.samples / f"step-{session.state.step:07d}.png", session.dataset.spec
+    with torch.no_grad():
+        parts = reconstruction.pairs(autoencoder, session.dataset, rows[:SHOWN_PAIRS], session.accelerator.device)
+        both = torch.cat([torch.cat([x, y], -1) for x, _, y in parts])
+    wide = replace(spec, shape=(*spec.shape[:-1], 2 * spec.shape[-1]))
+    write(wide.to_data(both), path, wide)
+    return Shown(
+        (("pictures", f"{path} (each sample, and right of it what came back)"), ("fidelity", found.text())),
+        found.numbers(),
+    )
 
 
 SHOWS: dict[type[ModuleConfig], Show] = {
     DenoiserConfig: samples,
     NoisyClassifierConfig: accuracy,
     ClipConfig: retrieved,
+    AutoencoderConfig: reconstructions,
 }

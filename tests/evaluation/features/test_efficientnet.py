@@ -16,9 +16,10 @@ from unstir.data import DataConfig, Dataset, load
 from unstir.errors import UserError
 from unstir.evaluation import features
 from unstir.evaluation.features import FeatureSpace, feature_space
-from unstir.evaluation.features import efficientnet as module
-from unstir.evaluation.features.efficientnet import EfficientNetLite0, SameConv2d, efficientnet, prepare, weights_file
+from unstir.evaluation.features.efficientnet import efficientnet, prepare
 from unstir.evaluation.features.resize import as_rgb
+from unstir.networks import efficientnet as module
+from unstir.networks.efficientnet import EfficientNetLite0, SameConv2d, weights_file
 
 CPU = torch.device("cpu")
 IMAGENET = {"goldfish": 1, "monarch": 323, "king penguin": 145, "golden retriever": 207, "African elephant": 386, "school bus": 779,

@@ -18,8 +18,8 @@ from unstir.errors import UserError
 from unstir.evaluation.features import feature_space
 from unstir.evaluation.features import inception as module
 from unstir.evaluation.features.inception import RESIZING, VARIABLE, InceptionV3
-from unstir.evaluation.features.pretrained import load_into
 from unstir.evaluation.features.resize import as_rgb
+from unstir.networks.published import load_into
 
 CPU = torch.device("cpu")
 

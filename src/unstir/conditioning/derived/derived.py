@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import Tensor
 
+from unstir.clip import Clip
+from unstir.data.contents import Array, Progress
+from unstir.data.dataset import Dataset
 from unstir.data.spec import Condition, DataSpec
 from unstir.errors import UserError
 from unstir.sampling import SampleNoise
@@ -30,9 +35,42 @@ class Derived(ABC):
     def training(self, x_0: Tensor, rng: SampleNoise) -> dict[str, Tensor]:
         """The conditions of a training batch x_0 (B, *shape); what is random about them is drawn from ``rng``."""
 
+    def loaded(self, clip_of: Callable[[str], Clip]) -> Derived:
+        """The same with the networks that it names by their run folders: what computes the conditions. Here itself, which names none.
+
+        Args:
+            clip_of: the name of a CLIP's run -> the CLIP.
+
+        Raises:
+            UserError: there is no such run, or it does not fit.
+        """
+        return self
+
+    def over(self, dataset: Dataset, flip: bool, cache: Path, progress: Progress | None = None) -> Derived:
+        """The same with what can be computed of a data set once, before training on it; here itself, which computes each time.
+
+        Args:
+            flip: whether training mirrors the samples.
+            cache: folder to keep it in.
+            progress: called with (done, in all).
+        """
+        return self
+
+    def of_rows(
+        self, rows: Array, flip: Tensor | None, read: Callable[[], Tensor], rng: SampleNoise
+    ) -> dict[str, Tensor]:
+        """The conditions of a training batch by the samples' numbers in the data set of ``over``; by default ``training`` of the samples.
+
+        Args:
+            flip: (B,) bool: which are mirrored.
+            read: gives the samples themselves.
+        """
+        return self.training(read(), rng)
+
     @abstractmethod
     def given(self, picture: Tensor, spec: DataSpec) -> dict[str, Tensor]:
-        """The conditions that samples like ``picture`` (B, *shape) are asked for by: nothing is random here."""
+        """The conditions that samples like ``picture`` (B, *shape) are asked for by: nothing is random here. Vectors are in their own units
+        (``Condition.to_model``), as whoever asks gives them."""
 
     def like(self, picture: Tensor, spec: DataSpec) -> dict[str, Tensor]:
         """The conditions by which a model is shown or judged beside data (B, *shape); by default ``given``."""
@@ -55,6 +93,14 @@ class Derived(ABC):
         """What a picture of the grid condition ``name`` shows: pixels (B, C, *picture_grid) in [0, 1] -> (B, *condition.shape); by default
         in the units of pictures."""
         return 2 * pixels - 1
+
+    def check(self, spec: DataSpec) -> None:
+        """Refuses data of which they cannot be computed, as far as can be told before other runs are loaded.
+
+        Raises:
+            UserError: with the reason.
+        """
+        self.described(spec)
 
     def described(self, spec: DataSpec) -> DataSpec:
         """The description of the data with these conditions: what networks are built for and run folders keep.

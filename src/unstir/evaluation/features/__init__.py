@@ -13,6 +13,7 @@ from unstir.errors import UserError, did_you_mean
 from unstir.evaluation.features import dino, efficientnet, inception, own, simple
 from unstir.evaluation.features.resize import CHANNELS
 from unstir.evaluation.features.space import Features, FeatureSpace
+from unstir.networks import efficientnet as weights
 
 __all__ = ["DEFAULTS", "FEATURES", "FeatureSpace", "Features", "feature_space"]
 
@@ -59,6 +60,6 @@ def _default(dataset: Dataset) -> str:
     if spec.kind != "image":
         return DEFAULTS[spec.kind]
     labelled = any(condition.named for condition in spec.conditions.values())
-    if spec.shape[0] in CHANNELS and (efficientnet.installed() or not labelled):
+    if spec.shape[0] in CHANNELS and (weights.installed() or not labelled):
         return DEFAULTS["image"]  # without its package it says what to install
     return "own" if labelled else "pixels"

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from unstir.data import Dataset
 from unstir.data.cache import digest, key_of
 from unstir.errors import UserError, did_you_mean
-from unstir.evaluation.features.pretrained import Prepare, PretrainedSpace, check_pictures, fold, load_into, sha256
+from unstir.evaluation.features.pretrained import Prepare, PretrainedSpace, check_pictures, sha256
 from unstir.evaluation.features.resize import antialiased, tensorflow_bilinear
+from unstir.networks.published import fold, load_into
 
 NAME = "inception-v3"
 VERSION = 1  # of the preprocessing below: another number makes cached features worthless

@@ -236,3 +236,13 @@ def test_what_is_refused(teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"name it with --objective\.teacher RUN"):
         run(["train", "consistency", "--data", "digits", "--out", str(tmp_path / "x"),
              "--objective.guidance-scale", "2"])  # fmt: skip
+
+
+def test_what_needs_a_mean_is_refused(student: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((12, 10, 3), np.uint8)).save(tmp_path / "a.png")
+    for words in (
+        ["evaluate", student, "--metrics", "nll", "-n", "2"],
+        ["compress", student, "--image", tmp_path / "a.png"],
+    ):
+        with pytest.raises(UserError, match=r"tells nothing of how likely data are.*such as its teacher"):
+            run([str(word) for word in words])

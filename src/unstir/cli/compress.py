@@ -14,8 +14,7 @@ from unstir.errors import UserError
 if TYPE_CHECKING:
     from unstir.compression import Curve
     from unstir.model import Model
-    from unstir.recipes.distillation import check_mean
-from unstir.run import Run
+    from unstir.run import Run
 
 USAGE = """usage: unstir compress RUN --image FILE [--rate BITS] [--error E] [--out FILE.bin]
        unstir compress RUN --curve FILE.png|.json [--data SOURCE] [-n N]
@@ -52,6 +51,7 @@ class CompressOptions:
 def main(words: list[str]) -> None:
     """Runs the command."""
     from unstir.cli.sample import named_device
+    from unstir.recipes.distillation import check_mean
     from unstir.run import Run
 
     if not words or words[0].startswith("-"):

@@ -133,6 +133,25 @@ def test_a_run_keeps_its_autoencoder(autoencoder: Path, data: Path, tmp_path: Pa
     assert "does not match this run's latents" in said("train", "--resume", out, "--training.steps", "5")
 
 
+def test_a_student_works_in_its_teachers_latents(autoencoder: Path, data: Path, tmp_path: Path) -> None:
+    """With the autoencoder that the teacher keeps, wherever that one's came from."""
+    shutil.copytree(autoencoder, tmp_path / "ae")
+    train("latent", data, tmp_path / "r", "--autoencoder", str(tmp_path / "ae"), *UNET)
+    shutil.rmtree(tmp_path / "ae")
+    out, few = tmp_path / "s", ["--method", "consistency", "--steps", "1", "--training.steps", "1"]
+    run(["distill", str(tmp_path / "r"), "--out", str(out), *few])
+    shutil.rmtree(tmp_path / "r")
+    student, ae = unstir.load(out), Run(autoencoder).trained("cpu").module
+    assert weights(out / "autoencoder").keys() == weights(autoencoder).keys()
+    x = student.spec.to_model(np.load(data)["x"][:3])
+    z = student.encode(x)
+    torch.testing.assert_close(student.decode(z), ae.decode(ae.encode(x), (12, 10)).clamp(-1, 1))  # type: ignore[operator]
+    every = student.encode(student.spec.to_model(np.load(data)["x"]))
+    assert float(every.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(every.std()) == pytest.approx(1, abs=1e-2)
+    assert student.sample(2, label="one").shape == (2, 3, 12, 10)
+
+
 class Counted:
     """How many samples an encoder was asked for."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,25 @@ def test_captions_go_through_the_prior(learnt: Path, tmp_path: Path) -> None:
     assert ((many * z_t).sum(1) > (one * z_t).sum(1) + 1e-5).any()
 
 
+def test_a_student_is_asked_by_captions_too(learnt: Path, tmp_path: Path) -> None:
+    """Through the prior of its teacher, with the CLIP that both keep: the same embeddings."""
+    few = ["--method", "consistency", "--steps", "1", "--training.steps", "1"]
+    run(["distill", str(learnt), *few, "--out", str(tmp_path / "s")])
+    teacher, student = unstir.load(learnt, "cpu"), unstir.load(tmp_path / "s", "cpu")
+    asked = {"text": ["a low one", "a high one"]}
+    said_to = [
+        model.conditions(asked, replace(model.recipe.sampling, prior_candidates=3), 5, range(3))[NAME]
+        for model in (teacher, student)
+    ]
+    assert torch.equal(*said_to)
+    run(["sample", str(tmp_path / "s"), "--text", "a low one", "-n", "2", "--out", str(tmp_path / "x.npy")])
+    drawn = student.spec.to_data(student.sample(2, text="a low one"))
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), drawn)
+    run(["distill", str(learnt / "prior"), *few, "--out", str(tmp_path / "p")])
+    by_student = teacher.conditions(asked, replace(teacher.recipe.sampling, prior=str(tmp_path / "p")), 5, range(3))
+    assert not torch.allclose(by_student[NAME], said_to[0], atol=1e-3), "a student of the prior is a prior"
+
+
 def test_what_nobody_asked_for_is_null(learnt: Path) -> None:
     model = unstir.load(learnt, "cpu")
     settings = model.settings(labels="none")
@@ -178,7 +198,11 @@ def test_a_picture_in_place_of_a_caption(learnt: Path, picture: Path, tmp_path: 
 
 def test_the_prior_is_a_model_of_points(learnt: Path, tmp_path: Path) -> None:
     run(["sample", str(learnt / "prior"), "-n", "4", "--text", "a low one", "--out", str(tmp_path / "z.npy")])
-    assert np.load(tmp_path / "z.npy").shape == (4, 16)
+    z = np.load(tmp_path / "z.npy")
+    assert z.shape == (4, 16)
+    np.save(tmp_path / "one.npy", z[0])
+    assert "takes --text, --text-embedding" in said("sample", learnt / "prior", "--label", "zero")
+    assert "points, which have no size" in said("edit", "upscale", learnt / "prior", "--image", tmp_path / "one.npy")
 
 
 def test_info_says_what_works(learnt: Path, picture: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,20 +17,23 @@ from launch import in_two_processes
 from numeric import assert_close_states
 from torch import Tensor, nn
 
-from unstir.denoiser import NetDenoiser
+from unstir.denoiser import Denoiser, NetDenoiser
 from unstir.objectives import (
     Batch,
+    Companion,
     ConsistencyObjective,
     DenoisingObjective,
     HybridObjective,
     KarrasPairs,
     LearnedUncertainty,
     LogNormal,
+    Loss,
     Objective,
     VariationalObjective,
 )
 from unstir.objectives.variational import LossHistory
 from unstir.processes import EDM, LinearVP, Process
+from unstir.sampling import SampleNoise
 from unstir.training.config import TrainingConfig
 from unstir.training.layout import Layout, Replicated
 from unstir.training.loop import Loop, TrainingState
@@ -161,6 +164,33 @@ def test_it_is_no_part_of_the_module() -> None:
     assert not any("weights" in name and "frequencies" in name for name in loop.state.module.state_dict())
     assert set(loop.state.averaged.module.state_dict()) == set(loop.state.module.state_dict())
     assert len(loop.state.optimizer.param_groups[0]["params"]) == 4
+
+
+class Steps(Companion):
+    """Writes into the module how many steps are done, as a codebook does with what it learns in another way than by gradients."""
+
+    def follow(self, module: nn.Module, step: int) -> None:
+        module.done.fill_(step)  # type: ignore[operator, union-attr]
+
+
+class Followed(DenoisingObjective):
+    def companion(self, process: Process, teacher: Denoiser | None = None) -> Companion:
+        return Steps()
+
+    def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None = None) -> Loss:
+        return super().__call__(module, batch, rng)
+
+
+def test_what_a_companion_does_to_the_module_is_in_the_average_of_the_same_step() -> None:
+    """Which is what a checkpoint keeps, and what is shown and judged."""
+    objective = Followed()
+    module = NetDenoiser(Tiny(1), EDM(), "edm").double()
+    module.register_buffer("done", torch.zeros(()))
+    state = TrainingState(module, CONFIG, None, objective.companion(EDM()))
+    loop = Loop(state, objective, lambda step, positions, rng: Batch(DATA[torch.tensor(positions)]), CONFIG, alone())
+    for progress in loop:
+        assert float(state.averaged.module.done) == progress.step  # type: ignore[arg-type]
+    assert progress.step == 14
 
 
 # ---- two processes -----------------------------------------------------------------------------------------------------------

@@ -130,7 +130,8 @@ def known_words(words: list[str], spec: DataSpec) -> list[str]:
     known = usable(spec)
     for name in ("label", "vector", "text", "image"):
         if name not in known and any(word == f"--{name}" or word.startswith(f"--{name}=") for word in words):
-            there = f"it takes --{', --'.join(known)}" if known else "it was trained without conditions"
+            flags = ", ".join(f"--{key.replace('_', '-')}" for key in known)
+            there = f"it takes {flags}" if known else "it was trained without conditions"
             unread = "; its data have captions, which training reads with --data.text bytes or minilm"
             raise UserError(f"this model takes no --{name}; {there}{unread if name in spec.conditions else ''}")
     return words

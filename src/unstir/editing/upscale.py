@@ -99,7 +99,9 @@ def upscale(
         UserError: a size that the model cannot give, an unknown method or condition.
     """
     derived, grid = model.recipe.derived, small.shape[1:]
-    if small.ndim != 1 + model.spec.rank or small.shape[0] != model.spec.shape[0] or model.spec.rank == 0:
+    if model.spec.rank == 0:
+        raise UserError(f"this model's data are {plural(model.spec)}, which have no size that could be made larger")
+    if small.ndim != 1 + model.spec.rank or small.shape[0] != model.spec.shape[0]:
         raise UserError(
             f"what is to be enlarged has the shape {tuple(small.shape)}; this model's data have {model.spec.shape}"
         )

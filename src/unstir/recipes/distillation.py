@@ -133,7 +133,8 @@ def student_training(original: Original, minutes: float) -> TrainingConfig:
 
 
 def student_sampling(original: Original, aim: Aim, sampler: Sampler, grid: Grid, steps: int) -> SamplingConfig:
-    """How a student samples: what guided its teacher it has learned, so that nothing does any more; or it is told how much."""
+    """How a student samples: what guided its teacher it has learned, so that nothing does any more; or it is told how much. Who draws its
+    conditions, the stage below or a prior, is who did."""
     theirs = original.recipe.sampling
     low, high = aim.guidance_range or (1.0, 1.0)
     return SamplingConfig(
@@ -145,6 +146,10 @@ def student_sampling(original: Original, aim: Aim, sampler: Sampler, grid: Grid,
         low_res_from=theirs.low_res_from,
         low_res_steps=theirs.low_res_steps,
         low_res_guidance_scale=theirs.low_res_guidance_scale,
+        prior=theirs.prior,
+        prior_steps=theirs.prior_steps,
+        prior_guidance_scale=theirs.prior_guidance_scale,
+        prior_candidates=theirs.prior_candidates,
         labels=theirs.labels,
     )
 

@@ -17,7 +17,7 @@ from unstir.data import Condition, DataConfig, Dataset, DataSpec
 from unstir.errors import UserError
 from unstir.kept import clip_named, is_inside, with_clip
 from unstir.objectives import DistillationObjective
-from unstir.recipes import Recipe, SamplingConfig
+from unstir.recipes import Recipe
 from unstir.run import Run, named
 from unstir.trained import same_units
 
@@ -66,21 +66,20 @@ def based(recipe: Recipe, name: str) -> Recipe:
             f"{name} computes a condition from its samples itself, and what is built around it computes another; choose a base without one"
         )
     std = 1.0 if theirs.autoencoder else spec.std  # of what the network sees
-    changed = replace(
+    theirs = from_anywhere(theirs, run)
+    return replace(
         theirs,
         about=recipe.about,
         kinds=(spec.kind,),
         base=str(Path(name).expanduser().resolve()),
-        autoencoder=_autoencoder(recipe, theirs, run),
+        autoencoder=theirs.autoencoder or recipe.autoencoder,
         data=_data_like(theirs.data, recipe.data, spec),
         derived=theirs.derived if isinstance(recipe.derived, Nothing) else recipe.derived,
         network=network,
         denoiser=_with(theirs.denoiser, sigma_data=getattr(theirs.denoiser, "sigma_data", 0.0) or std),
         objective=_with_dropout(theirs.objective, recipe.objective),
         training=recipe.training,
-        sampling=with_paths(theirs.sampling, run),
     )
-    return _with_clip(changed, run)
 
 
 def _data_like(theirs: DataConfig, ours: DataConfig, spec: DataSpec) -> DataConfig:
@@ -91,24 +90,20 @@ def _data_like(theirs: DataConfig, ours: DataConfig, spec: DataSpec) -> DataConf
     return replace(data, size=spec.shape[1:], channels=CHANNELS.get(spec.shape[0], "auto"))
 
 
-def _autoencoder(recipe: Recipe, theirs: Recipe, run: Run) -> str:
-    """The run's own, by a name that leads there from any folder."""
-    return findable(kept_name(run.folder, theirs.autoencoder)) if theirs.autoencoder else recipe.autoencoder
+def from_anywhere(recipe: Recipe, run: Run) -> Recipe:
+    """A run's recipe with names that lead from any folder to what the run keeps in its own: its autoencoder, its CLIP, and the runs that
+    draw its conditions."""
 
-
-def with_paths(sampling: SamplingConfig, run: Run) -> SamplingConfig:
-    """The run's sampling, which may name a run inside its own folder."""
-
-    def findable(name: str) -> str:
+    def inside(name: str) -> str:
         return str((run.folder / name).resolve()) if is_inside(run.folder, name) else name
 
-    return replace(sampling, low_res_from=findable(sampling.low_res_from), prior=findable(sampling.prior))
-
-
-def _with_clip(recipe: Recipe, run: Run) -> Recipe:
-    """The recipe, whose CLIP may be in the base's own folder."""
-    name = clip_named(recipe)
-    return with_clip(recipe, str((run.folder / name).resolve())) if is_inside(run.folder, name) else recipe
+    clip, sampling = clip_named(recipe), recipe.sampling
+    recipe = with_clip(recipe, inside(clip)) if clip else recipe
+    return replace(
+        recipe,
+        autoencoder=findable(kept_name(run.folder, recipe.autoencoder)) if recipe.autoencoder else "",
+        sampling=replace(sampling, low_res_from=inside(sampling.low_res_from), prior=inside(sampling.prior)),
+    )
 
 
 def _with(value: Any, **changes: Any) -> Any:

@@ -19,7 +19,7 @@ from unstir.recipes import DenoiserConfig, SamplingConfig
 from unstir.recipes.distillation import Original
 from unstir.run import Run, named
 from unstir.trained import Trained, check_fit
-from unstir.training.base import with_paths
+from unstir.training.base import from_anywhere
 
 
 def original(name: str) -> Original:
@@ -41,8 +41,7 @@ def original(name: str) -> Original:
         raise UserError(
             f"most of {name} stays as its base is, and so cannot learn to sample in fewer steps: distil the base instead ({recipe.base})"
         )
-    recipe = replace(recipe, sampling=with_paths(recipe.sampling, run))
-    return Original(str(Path(name).expanduser().resolve()), recipe, spec)
+    return Original(str(Path(name).expanduser().resolve()), from_anywhere(recipe, run), spec)
 
 
 def teacher_of(

@@ -127,7 +127,8 @@ def _at(model: Model, large: tuple[int, ...], derived: LowRes) -> Model:
         raise UserError(
             f"a result of {'x'.join(map(str, large))} is too large for one piece (at most {LARGEST:,} places); cut it"
         )
-    if not isinstance(model.recipe.network, UNetConfig) or isinstance(model.denoiser, CorrectingDenoiser):
+    one_size = isinstance(model.denoiser, CorrectingDenoiser) and model.denoiser.linear.one_size
+    if not isinstance(model.recipe.network, UNetConfig) or one_size:
         own, wanted = ("x".join(map(str, sizes)) for sizes in (model.spec.shape[1:], large))
         small = "x".join(map(str, small_grid(model.spec.shape[1:], derived.factor)))
         raise UserError(

@@ -170,7 +170,8 @@ class Session:
         self.rows, self.held_out = held_out(rows, config.held_out, recipe.denoiser.kin(dataset, rows))
         self.module = recipe.denoiser.build(recipe.network, recipe.process, self.spec)
         _check_trainable(recipe, self.module)
-        self.module.fit(samples)
+        rng = SampleNoise(config.seed, range(len(samples)))
+        self.module.fit(samples, **(recipe.derived.training(samples, rng) if self.module.fits_to else {}))
         if base is not None:
             self.notes.insert(0, f"{recipe.base}: {adopt(self.module, base, self.spec)}")
         self.module.autocast = autocast_dtype(config.precision, accelerator.device)

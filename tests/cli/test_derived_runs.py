@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +114,12 @@ def test_what_files_cannot_be(edges_run: Path, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "empty").mkdir()
     np.save("wrong.npy", np.zeros((1, 4, 4), dtype=np.float32))
     Path("broken.npz").write_bytes(b"PK")
+    np.save("none.npy", np.zeros((0, 12, 10, 3), dtype=np.uint8))
     assert "there is no file nothing.png" in said("sample", edges_run, "--image", "nothing.png")
     assert "there is no file nothing.npz" in said("sample", edges_run, "--image", "nothing.npz")
     assert "cannot read broken.npz" in said("sample", edges_run, "--image", "broken.npz")
     assert "empty holds no pictures" in said("sample", edges_run, "--image", "empty")
+    assert "none.npy holds no samples" in said("sample", edges_run, "--image", "none.npy")
     assert "has the shape (1, 4, 4); --edges takes (1, 12, 10)" in said("sample", edges_run, "--edges", "wrong.npy")
     assert "has the shape (1, 4, 4)" in said("sample", edges_run, "--image", "wrong.npy")
 
@@ -147,6 +150,9 @@ def test_what_is_shown_is_of_the_classes_that_are_shown(tiny_arrays: dict[str, P
     rows = rows_showing(dataset, {"text": captions}, 3)
     assert [row % 2 for row in rows[:2]] == [1, 0]
     assert rows_showing(dataset, {}, 3) == [0, 20, 39]
+    # A run keeps captions tidied; the data have them as somebody wrote them.
+    loose = replace(dataset, captions=[f" {caption.replace(' ', '  ')} " for caption in dataset.captions])
+    assert rows_showing(loose, {"text": captions}, 3) == rows
 
 
 def test_a_stage_without_one_below(

@@ -14,12 +14,13 @@ from accelerate import Accelerator
 
 import unstir
 from unstir.cli import run
-from unstir.cli.distill import take_numbers
+from unstir.cli.distill import default_folder, take_numbers
 from unstir.conditioning.guidance_scale import GUIDANCE_SCALE, scale_range
 from unstir.data import load
 from unstir.errors import UserError
 from unstir.guidance import ScaleInput
 from unstir.objectives import ProgressiveObjective, Teacher
+from unstir.recipes import RECIPES
 from unstir.run import Run
 from unstir.samplers import DDIM
 from unstir.samplers.grids import Karras, Strided
@@ -387,3 +388,21 @@ def test_numbers_behind_a_flag(words: str, numbers: list[float], rest: str) -> N
     found = words.split()
     assert take_numbers(found, "--w") == numbers
     assert " ".join(found) == rest
+
+
+def test_a_flag_without_its_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match="--w needs a number"):
+        take_numbers(["--w", "--b", "2"], "--w")
+
+
+def test_the_default_folder_is_beside_the_teacher_wherever_that_is_named_from(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {"": RECIPES["quick"]}
+    beside = teacher.parent / f"{teacher.name}-progressive-{RECIPES['quick'].sampling.steps}"
+    assert default_folder(str(teacher), "progressive", stages) == beside
+    assert default_folder(f"{teacher}@2", "progressive", stages) == beside
+    monkeypatch.chdir(teacher)
+    assert default_folder(".", "progressive", stages) == beside.resolve()
+    monkeypatch.chdir(teacher / "samples")
+    assert default_folder("..", "progressive", stages) == beside.resolve()

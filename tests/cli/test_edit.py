@@ -188,6 +188,7 @@ def test_grey_models_take_colour_pictures(grey_run: Path, files: Path, capsys: p
         ("inpaint nowhere", "there is no run folder nowhere"),
         ("inpaint RUN", "which picture? name a file with --image FILE"),
         ("inpaint RUN --image a.png", "what to fill? name a picture with --mask FILE"),
+        ("inpaint RUN --image=a.png", "what to fill? name a picture with --mask FILE"),
         ("inpaint RUN --image c.png --mask mask.png", "there is no file c.png"),
         ("inpaint RUN --image . --mask mask.png", ". is a folder; name one file"),
         ("inpaint RUN --image text.png --mask mask.png", "text.png is not a picture that can be read"),

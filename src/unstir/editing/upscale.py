@@ -18,7 +18,7 @@ from unstir.data import DataConfig, DataSpec
 from unstir.data.arrays import gray
 from unstir.data.pictures import decode
 from unstir.editing.conditional import Method, complete, method_of
-from unstir.editing.drawing import Drawing, editing_settings
+from unstir.editing.drawing import Drawing
 from unstir.editing.files import array_of, plural
 from unstir.errors import UserError
 from unstir.linear import CorrectingDenoiser
@@ -151,20 +151,17 @@ def _asked(
     model: Model, cond: dict[str, Any], n: int, settings: SamplingConfig | None, seed: int, batch_size: int
 ) -> Tensor:
     """n samples (n, *shape) under these conditions."""
-    settings = settings or editing_settings(model.recipe.sampling)
-    if len(cond) == 2 and settings.labels == "none":  # only what is never left out: guidance has nothing to go by
-        settings = replace(settings, guidance_scale=1.0)
     drawing = Drawing.of(model, settings, seed, cond)
-    times, pieces = drawing.times(), []
+    denoiser, times, pieces = drawing.denoiser(), drawing.times(), []
     for rng, conditions in drawing.batches(n, batch_size):
         x = drawing.process.prior_sample(drawing.normal(rng), times[0])
-        pieces.append(sample(drawing.denoiser(), drawing.settings.sampler, times, x, rng, conditions).cpu())
+        pieces.append(sample(denoiser, drawing.settings.sampler, times, x, rng, conditions).cpu())
     return torch.cat(pieces)
 
 
-def shrink_error(x: Tensor, small: Tensor, spec: DataSpec) -> float:
-    """Root mean square, in the data's units, of what results (n, C, *large) made smaller again differ by from ``small`` (C, *small)."""
-    factor = -(-x.shape[2] // small.shape[1])
+def shrink_error(x: Tensor, small: Tensor, factor: int, spec: DataSpec) -> float:
+    """Root mean square, in the data's units, of what results (n, C, *large) made so many times smaller again differ by from ``small``
+    (C, *small)."""
     difference = spec.in_units(shrunk(x, factor)) - spec.in_units(small.unsqueeze(0))
     return float(difference.square().mean().sqrt())
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from unstir.denoiser import NetDenoiser
 from unstir.objectives import (
     Batch,
+    Companion,
     ConsistencyObjective,
     DenoisingObjective,
     HybridObjective,
@@ -32,6 +33,7 @@ from unstir.objectives import (
 from unstir.objectives.variational import LossHistory
 from unstir.processes import EDM, LinearVP, Process
 from unstir.training.config import TrainingConfig
+from unstir.training.ema import ExponentialAverage
 from unstir.training.layout import Layout, Replicated
 from unstir.training.loop import Loop, TrainingState
 
@@ -161,6 +163,30 @@ def test_it_is_no_part_of_the_module() -> None:
     assert not any("weights" in name and "frequencies" in name for name in loop.state.module.state_dict())
     assert set(loop.state.averaged.module.state_dict()) == set(loop.state.module.state_dict())
     assert len(loop.state.optimizer.param_groups[0]["params"]) == 4
+
+
+class Doubling(Companion):
+    """Makes every weight twice as large after every step."""
+
+    @torch.no_grad()
+    def follow(self, module: nn.Module, step: int) -> None:
+        torch._foreach_mul_(list(module.parameters()), 2.0)
+
+
+def test_the_average_sees_the_weights_as_the_companion_left_them() -> None:
+    """Of an average that remembers nothing, the last weights are all there is."""
+    config = replace(CONFIG, steps=3, average=ExponentialAverage(rate=0.0))
+    torch.manual_seed(0)
+    module = NetDenoiser(Tiny(1), EDM(), "edm").double()
+
+    def draw(step: int, positions: list[int], rng: object) -> Batch:
+        return Batch(DATA[torch.tensor(positions)])
+
+    objective = DenoisingObjective("F", times=LogNormal())
+    loop = Loop(TrainingState(module, config, companion=Doubling()), objective, draw, config, alone())
+    for _ in loop:
+        for seen, weight in zip(loop.state.averaged.module.parameters(), module.parameters(), strict=True):
+            assert torch.equal(seen, weight)
 
 
 # ---- two processes -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import as_if_learnt, said
+from runs import UNET, as_if_learnt, picture, said
 
 import unstir
 from unstir.cli import run
@@ -18,17 +18,7 @@ from unstir.data import DataConfig, load
 from unstir.evaluation.samples import RunSource, order
 from unstir.likeness import rows_showing
 
-TINY = [
-    "--training.batch-size",
-    "4",
-    "--network.channels",
-    "8",
-    "--network.middle",
-    "1",
-    "--network.head-channels",
-    "8",
-]
-PLAN = ["--training.steps", "3", "--sampling.steps", "3", *TINY]
+PLAN = ["--training.steps", "3", "--sampling.steps", "3", *UNET, "--training.batch-size", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +36,6 @@ def enlarging_run(tmp_path_factory: pytest.TempPathFactory, tiny_arrays: dict[st
     out = tmp_path_factory.mktemp("derived") / "low-res"
     run(["train", "edm", "--data", str(tiny_arrays["image"]), "--out", str(out), *PLAN, "--derived", "low-res"])
     return out
-
-
-def picture(path: Path, *shape: int) -> np.ndarray:
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return pixels
 
 
 def test_samples_like_a_picture(edges_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

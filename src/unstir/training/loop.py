@@ -279,9 +279,9 @@ class Loop:
             optimizer.step()
         self._tell_companion(seen)
         state.step += 1
-        state.averaged.update(state.module, state.step)
         if state.companion is not None:
             state.companion.follow(state.module, state.step)
+        state.averaged.update(state.module, state.step)
         return Progress(state.step, fraction, loss, parts, norm, learning_rate, state.seconds)
 
     def _fraction(self) -> float:

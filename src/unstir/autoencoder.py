@@ -49,7 +49,7 @@ class Autoencoder(Trainable):
         """The latents' grid for data on such a grid."""
         return small_grid(grid, self.factor)
 
-    def fit(self, x_0: Tensor) -> None:
+    def fit(self, x_0: Tensor, **cond: Tensor) -> None:
         self.network.fit(x_0)
 
     def check(self, shape: Sequence[int], name: str) -> None:

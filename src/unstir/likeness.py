@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from unstir.conditioning.text import tidy
 from unstir.data import Dataset
 from unstir.drawn import computing
 from unstir.model import Model
@@ -54,7 +55,8 @@ def rows_showing(dataset: Dataset, asked: Mapping[str, Any], count: int) -> list
         return [round(i * (len(dataset) - 1) / max(count - 1, 1)) for i in range(count)]
     name, wanted = next(iter(asked.items()))
     values = dataset.conditions.get(name)
-    found = values if isinstance(values, np.ndarray) else np.array(dataset.captions or [""] * len(dataset))
+    captions = [tidy(caption) for caption in dataset.captions] or [""] * len(dataset)  # as the run keeps them
+    found = values if isinstance(values, np.ndarray) else np.array(captions)
     shown: list[int] = []
     places: dict[Any, list[int]] = {}
     for value in wanted.tolist():

@@ -46,7 +46,7 @@ def read_stages(folder: str | Path) -> tuple[str, dict[str, Recipe]] | None:
     if not path.is_file():
         return None
     try:
-        contents = tomllib.loads(path.read_text())
+        contents = tomllib.loads(path.read_text("utf-8"))
         if contents["format"] > FORMAT:
             raise UserError(f"{path} was written by a newer unstir than this one: upgrade unstir")
         return contents["recipe"], {s["folder"]: override(Recipe(), s["recipe"]) for s in contents["stages"]}

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from launch import in_two_processes
+from numeric import same_states
 from PIL import Image
-from runs import said, weights
+from runs import UNET, as_if_learnt, said, same_weights, state_of, told_command, weights
 
 import unstir
 from unstir.cli import run
 from unstir.conditioning.derived import Edges, Hole
+from unstir.data import load
+from unstir.data.resize import fit_array
 from unstir.editing import ByModel, inpaint
 from unstir.errors import UserError
 from unstir.networks import ControlNetConfig, UNetConfig
 from unstir.run import Run
-from unstir.training.checkpoint import Checkpoints
 
-UNET = ["--network.channels", "8", "--network.middle", "1", "--network.head-channels", "8"]
 TINY = ["--training.steps", "3", "--training.batch-size", "4"]
 SAMPLING = ["--sampling.steps", "3"]
 
@@ -31,20 +30,6 @@ SAMPLING = ["--sampling.steps", "3"]
 def train(recipe: str, data: Path, out: Path, *words: str) -> Path:
     run(["train", recipe, "--data", str(data), "--out", str(out), *TINY, *words])
     return out
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    return Checkpoints(folder / "checkpoints", 3).load()[0]
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k != "seconds")
-    if isinstance(a, list):
-        return all(map(same, a, b))
-    return bool(a == b)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +135,7 @@ def test_a_control_net_goes_on_without_its_base(
     shutil.rmtree(tmp_path / "base")
     run(["train", "--resume", str(tmp_path / "parts"), "--training.steps", "6"])
     assert "start from it" not in capsys.readouterr().out
-    assert same(state_of(tmp_path / "parts"), state_of(tmp_path / "whole"))
+    assert same_states(state_of(tmp_path / "parts"), state_of(tmp_path / "whole"))
     run(["info", str(tmp_path / "parts")])
     out = capsys.readouterr().out
     assert f"began as   {tmp_path / 'base'}" in out
@@ -188,7 +173,10 @@ def test_conditions_that_mean_something_else_are_left_out(
 
 def test_pictures_are_brought_to_the_size_of_the_base(base: Path, other_data: Path, tmp_path: Path) -> None:
     out = train("controlnet", other_data, tmp_path / "c", "--base", str(base))
-    assert Run(out).read_recipe()[2].shape == (3, 12, 10)
+    recipe, spec, theirs = *Run(out).read_recipe()[1:], Run(base).read_recipe()[2]
+    assert (spec.shape, spec.offset, spec.scale) == ((3, 12, 10), theirs.offset, theirs.scale)
+    x = np.load(other_data)["x"]
+    np.testing.assert_array_equal(load(recipe.data).x, fit_array(x, (12, 10), recipe.data.fit, "white"))
 
 
 @pytest.mark.parametrize("name", ["edges", "posterized", "low-res", "hole"])
@@ -203,9 +191,20 @@ def test_every_derived_condition_can_control(name: str, base: Path, data: Path, 
 
 
 def test_a_control_net_of_signals(tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
-    start = train("ecg", tiny_arrays["signal"], tmp_path / "base", *UNET, *SAMPLING)
+    start = as_if_learnt(train("ecg", tiny_arrays["signal"], tmp_path / "base", *UNET, *SAMPLING))
     out = train("controlnet", tiny_arrays["signal"], tmp_path / "c", "--base", str(start), "--derived", "low-res")
-    assert unstir.load(out).sample(2, low_res=torch.zeros(2, 50)).shape == (2, 2, 50)
+    theirs, ours = weights(start), weights(out)
+    assert all(torch.equal(ours[key.replace("network.", "network.base.", 1)], theirs[key]) for key in theirs)
+    model, plain = unstir.load(out), unstir.load(start).sample(2, label="one")
+    low_res = 2 * torch.ones(2, 50)
+    torch.testing.assert_close(model.sample(2, label="one", low_res=low_res, control_strength=0.0), plain)
+    with torch.no_grad():
+        for parameter in model.denoiser.network.get_submodule("zeros").parameters():
+            parameter += 0.5
+    steered = model.sample(2, label="one", low_res=low_res)
+    assert steered.shape == (2, 2, 50)
+    assert not torch.allclose(steered, plain, atol=0.01)
+    assert not torch.allclose(steered, model.sample(2, label="one", low_res=-low_res), atol=0.01)
 
 
 # ---- fine-tuning -----------------------------------------------------------------------------------------------------
@@ -257,7 +256,7 @@ def test_fine_tuning_from_a_checkpoint_and_with_flags(base: Path, data: Path, tm
     run(["train", "--resume", str(out), "--training.steps", "5"])
     again = ["--config", str(out / "recipe.toml"), "--training.steps", "5"]  # all of it, from a file
     run(["train", "edm", "--data", str(data), "--out", str(tmp_path / "again"), *again])
-    assert same(state_of(tmp_path / "again"), state_of(out))
+    assert same_states(state_of(tmp_path / "again"), state_of(out))
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew_from_its_base(
@@ -268,7 +267,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew_from_its_base(
     shutil.rmtree(tmp_path / "killed" / "checkpoints")
     (tmp_path / "killed" / "model.safetensors").unlink()
     run(["train", "--resume", str(tmp_path / "killed")])
-    assert same(state_of(tmp_path / "killed"), state_of(tmp_path / "whole"))
+    assert same_states(state_of(tmp_path / "killed"), state_of(tmp_path / "whole"))
+    assert same_weights(tmp_path / "killed", tmp_path / "whole")
 
 
 # ---- GLIDE's inpainting ----------------------------------------------------------------------------------------------
@@ -308,11 +308,10 @@ def test_holes_are_filled_by_the_model(
     assert all(torch.equal(one["known"][0][:, ~fill], x_0[:, ~fill]) for one in asked)
     capsys.readouterr()
     run(["info", str(filler)])
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  fill "))
-    words = shlex.split(line.removeprefix("  fill"))
-    assert words[:4] == ["unstir", "edit", "inpaint", str(filler)]
+    words = told_command(capsys.readouterr().out, "fill")
+    assert words[:3] == ["edit", "inpaint", str(filler)]
     words[words.index("--image") + 1], words[words.index("--mask") + 1] = "a.png", "mask.png"
-    run(words[1:])
+    run(words)
     assert Path("filled.png").is_file()
 
 

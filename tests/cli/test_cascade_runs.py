@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
+from numeric import same_states
 from PIL import Image
-from runs import as_if_learnt, said
+from runs import UNET, as_if_learnt, picture, said, same_weights, state_of, told_command
 
 import unstir
 from unstir.cli import run
 from unstir.conditioning.derived.low_res import enlarged, shrunk
+from unstir.editing import colorize, image_to_image, inpaint, interpolate
+from unstir.evaluation.samples import order
 from unstir.run import Run
 from unstir.training.checkpoint import Checkpoints
 from unstir.training.session import Session
 
-TINY = [
+PLAN = [
+    "--training.steps",
+    "6",
+    "--training.checkpoint-every",
+    "2",
+    "--sampling.steps",
+    "3",
+    *UNET,
     "--training.batch-size",
     "4",
-    "--network.channels",
-    "8",
-    "--network.middle",
-    "1",
-    "--network.head-channels",
-    "8",
 ]
-PLAN = ["--training.steps", "6", "--training.checkpoint-every", "2", "--sampling.steps", "3", *TINY]
 
 
 def train(data: Path, out: Path, *words: str, recipe: str = "cascade") -> None:
@@ -49,17 +52,6 @@ def learnt(chain: Path) -> Path:
     copy = chain.parent / "learnt"
     shutil.copytree(chain, copy)
     return as_if_learnt(copy)
-
-
-def picture(path: Path, *shape: int) -> np.ndarray:
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return pixels
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    one, other = (safetensors.torch.load_file(folder / "model.safetensors") for folder in (a, b))
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -93,8 +85,9 @@ def test_killed_in_either_stage_and_resumed_equals_never_killed(
         assert "is a run already" in said("train", "cascade", "--data", "emoji", "--out", cut)
     run(["train", "--resume", str(cut)])
     assert ("stage 1 of 2" in capsys.readouterr().out) == (stage == "base")
-    assert same_weights(cut, chain)
-    assert same_weights(cut / "base", chain / "base")
+    for each in ("base", ""):
+        assert same_weights(cut / each, chain / each)
+        assert same_states(state_of(cut / each), state_of(chain / each))  # of step 6, which was lost
 
 
 def test_stopped_in_the_first_stage_the_second_does_not_begin(
@@ -182,7 +175,8 @@ def test_info_tells_the_stages_and_commands_that_work(
     shutil.copytree(chain, copy)
     monkeypatch.chdir(tmp_path)
     run(["info", str(copy)])
-    lines = capsys.readouterr().out.splitlines()
+    info = capsys.readouterr().out
+    lines = info.splitlines()
     assert [line for line in lines if line.startswith("  stage")] == [
         f"  stage 1    {copy / 'base'}: 3x6x5, step 6",
         f"  stage 2    {copy}: 3x12x10, step 6 (this run)",
@@ -190,46 +184,64 @@ def test_info_tells_the_stages_and_commands_that_work(
     assert any(line.startswith("  derived    low-res (factor 2") for line in lines)
     assert any(line.startswith("  --low-res") for line in lines)
 
-    def command(name: str) -> list[str]:
-        line = next(line for line in lines if line.startswith(f"  {name} "))
-        return shlex.split(line.removeprefix(f"  {name}"))[1:]
-
-    run(command("sample"))
+    run(told_command(info, "sample"))
     with Image.open(tmp_path / "samples.png") as samples:
         assert samples.size[0] > 12
     picture(tmp_path / "small.png", 6, 5, 3)
-    run(["small.png" if word == "FILE" else word for word in command("enlarge")])
+    run(["small.png" if word == "FILE" else word for word in told_command(info, "enlarge")])
     with Image.open(tmp_path / "large.png") as large:
         assert large.size == (10, 12)
-    run(command("go on"))
+    run(told_command(info, "go on"))
     assert [Checkpoints(copy / stage / "checkpoints", 3).steps()[-1] for stage in ("base", "")] == [12, 12]
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "edit"),
     [
-        ["inpaint", "--mask", "mask.png", "--method", "replacement"],
-        ["image-to-image"],
-        ["interpolate", "--to", "b.png", "-n", "3", "--steps", "4"],
-        ["colorize"],
+        (
+            ["inpaint", "--mask", "mask.png", "--method", "replacement"],
+            lambda model, a, b, mask, **cond: inpaint(model, a, mask, method="replacement", **cond),
+        ),
+        (["image-to-image"], lambda model, a, b, mask, **cond: image_to_image(model, a, 0.5, **cond)),
+        (
+            ["interpolate", "--to", "b.png", "-n", "3", "--method", "ddpm"],
+            lambda model, a, b, mask, **cond: interpolate(model, a, b, n=3, method="ddpm", **cond),
+        ),
+        (["colorize"], lambda model, a, b, mask, **cond: colorize(model, a, **cond)),
     ],
 )
-def test_edits_of_a_last_stage(chain: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edits_of_a_last_stage(
+    learnt: Path, words: list[str], edit: Callable[..., torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is to be enlarged is drawn, or given."""
     monkeypatch.chdir(tmp_path)
-    for name in ("a.png", "b.png"):
-        picture(tmp_path / name, 12, 10, 3)
-    Image.fromarray(np.eye(12, 10, dtype=np.uint8) * 255).save("mask.png")
-    picture(tmp_path / "small.png", 6, 5, 3)
-    for more in ([], ["--low-res", "small.png", "--low-res-level", "0.2"]):
-        run(["edit", words[0], str(chain), "--image", "a.png", *words[1:], *more, "--out", "x.npz"])
-        assert np.load("x.npz")["arr_0"].shape[1:] == (12, 10, 3)
+    a = picture(tmp_path / "a.png", 12, 10, 3)
+    Image.fromarray(a[::-1]).save("b.png")
+    mask = np.eye(12, 10, dtype=np.uint8) * 255
+    Image.fromarray(mask).save("mask.png")
+    small = picture(tmp_path / "small.png", 6, 5, 3)
+    model, below = unstir.load(learnt), unstir.load(learnt / "base").spec
+    files = (*model.spec.to_model(np.stack([a, a[::-1]])), torch.from_numpy(mask > 0)[None])
+    given = {"low_res": enlarged(below.to_model(small[None]), 2, (12, 10)), "low_res_level": [0.2]}
+    results = []
+    for more, cond in (([], {}), (["--low-res", "small.png", "--low-res-level", "0.2"], given)):
+        run(["edit", words[0], str(learnt), "--image", "a.png", *words[1:], *more, "--out", "x.npz"])
+        results.append(np.load("x.npz")["arr_0"])
+        np.testing.assert_array_equal(results[-1], model.spec.to_data(edit(model, *files, **cond)))
+    assert (results[0] != results[1]).any(), "what is enlarged makes no difference"
 
 
-def test_evaluate_goes_through_the_chain(chain: Path, tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
+def test_evaluate_goes_through_the_chain(learnt: Path, tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
+    """It judges what the chain draws when it is asked, in the order of the data, for their classes."""
     words = ["--metrics", "fd", "-n", "8", "--features", "pixels", "--json", str(tmp_path / "e.json")]
-    run(["evaluate", str(chain), "--data", str(tiny_arrays["image"]), *words])
-    assert (tmp_path / "e.json").is_file()
+    run(["evaluate", str(learnt), "--data", str(tiny_arrays["image"]), *words])
+    found = json.loads((tmp_path / "e.json").read_text())["fd"]["value"]
+    labels = torch.from_numpy(np.load(tiny_arrays["image"])["y"])[order(40)[:8]]
+    model = unstir.load(learnt)
+    drawn = model.spec.to_data(model.sample(8, label=labels))
+    np.savez(tmp_path / "drawn.npz", x=drawn)
+    run(["evaluate", str(tmp_path / "drawn.npz"), "--data", str(tiny_arrays["image"]), *words])
+    assert json.loads((tmp_path / "e.json").read_text())["fd"]["value"] == pytest.approx(found, rel=1e-3)
 
 
 # ---- what is enlarged, from files --------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numeric import same_states
+from runs import said, state_of, told_command
 
 import unstir
 from unstir.cli import run
@@ -66,16 +67,15 @@ def test_it_learns_and_says_how_well(runs: Path, capsys: pytest.CaptureFixture[s
     assert [row["step"] for row in rows if "held_out_accuracy" in row] == [150, 300]
     assert rows[-1]["held_out_accuracy[0.1]"] == pytest.approx(levels[0.1])
     run(["info", str(runs / "classifier")])
-    said = capsys.readouterr().out
-    assert "trained    noisy-classifier" in said
-    assert "of 40 held-out samples" in said
-    assert "sampling" not in said
-    line = next(line for line in said.splitlines() if line.startswith("  guide "))
-    words = shlex.split(line.removeprefix("  guide"))
-    assert words[:3] == ["unstir", "sample", "RUN"]
+    info = capsys.readouterr().out
+    assert "trained    noisy-classifier" in info
+    assert "of 40 held-out samples" in info
+    assert "sampling" not in info
+    words = told_command(info, "guide")
+    assert words[:2] == ["sample", "RUN"]
     assert words[-2:] == ["--label", "left"]
-    words[2] = str(runs / "plain")
-    run([*words[1:], "-n", "4", "--steps", "3", "--out", str(runs / "told.png")])  # the command works
+    words[1] = str(runs / "plain")
+    run([*words, "-n", "4", "--steps", "3", "--out", str(runs / "told.png")])  # the command works
     assert (runs / "told.png").is_file()
 
 
@@ -108,9 +108,7 @@ def test_resumed_is_the_run_that_never_stopped(blobs: Path, tmp_path: Path) -> N
     train_classifier(blobs, tmp_path / "whole", *plan, "--training.steps", "12")
     train_classifier(blobs, tmp_path / "cut", *plan, "--training.steps", "5")
     run(["train", "--resume", str(tmp_path / "cut"), "--training.steps", "12"])
-    states = [Checkpoints(tmp_path / name / "checkpoints", 1).load()[0] for name in ("whole", "cut")]
-    for part in ("module", "averaged"):
-        assert all(torch.equal(value, states[1][part][name]) for name, value in states[0][part].items())
+    assert same_states(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
 
 
 def share_right(x: np.ndarray, label: int) -> float:
@@ -175,18 +173,12 @@ def test_autoguidance_by_another_run_and_by_an_earlier_step(runs: Path) -> None:
 def test_what_does_not_fit_is_told(runs: Path, blobs: Path, tmp_path: Path, tiny_arrays: dict[str, Path]) -> None:
     model, classifier = str(runs / "model"), str(runs / "classifier")
 
-    def refused(*words: str) -> str:
-        with pytest.raises(UserError) as error:
-            run([*words])
-        assert len(str(error.value).splitlines()) <= 2
-        return str(error.value)
-
-    assert "holds no model that draws samples" in refused("sample", classifier)
-    assert "is not a classifier; train one" in refused("sample", model, "-n", "2", "--classifier", model)
-    assert "draws samples, so none" in refused("sample", model, "-n", "2", "--autoguidance", classifier)
-    assert "there is no run folder" in refused("sample", model, "--classifier", str(runs / "clasifier"))
-    assert "did you mean classifier?" in refused("sample", model, "--classifier", str(runs / "clasifier"))
-    assert "holds no model that draws samples" in refused("evaluate", classifier, "-n", "4")
+    assert "holds no model that draws samples" in said("sample", classifier)
+    assert "is not a classifier; train one" in said("sample", model, "-n", "2", "--classifier", model)
+    assert "draws samples, so none" in said("sample", model, "-n", "2", "--autoguidance", classifier)
+    assert "there is no run folder" in said("sample", model, "--classifier", str(runs / "clasifier"))
+    assert "did you mean classifier?" in said("sample", model, "--classifier", str(runs / "clasifier"))
+    assert "holds no model that draws samples" in said("evaluate", classifier, "-n", "4")
     x, y = np.load(blobs)["x"], np.load(blobs)["y"]
     np.savez(tmp_path / "other.npz", x=x, y=y, classes=np.array(["left", "up"]))
     np.savez(tmp_path / "wide.npz", x=3 * x, y=y, classes=np.array(["left", "right"]))
@@ -197,18 +189,16 @@ def test_what_does_not_fit_is_told(runs: Path, blobs: Path, tmp_path: Path, tiny
         ("deep", "points of shape 4, and this model on points of shape 2"),
     ):
         train_classifier(tmp_path / f"{name}.npz", tmp_path / name, "--training.steps", "1")
-        assert expected in refused("sample", model, "-n", "2", "--classifier", str(tmp_path / name))
+        assert expected in said("sample", model, "-n", "2", "--classifier", str(tmp_path / name))
     np.save(tmp_path / "bare.npy", x)
     np.savez(tmp_path / "one.npz", x=x, y=np.zeros(len(x), int))
     train = ["train", "classifier", "--network", "mlp", "--out", str(tmp_path / "r"), "--training.steps", "1"]
-    assert "a classifier learns classes, and bare comes without" in refused(
-        *train, "--data", str(tmp_path / "bare.npy")
-    )
-    assert "at least 2 classes" in refused(*train, "--data", str(tmp_path / "one.npz"))
-    assert "use --network mlp" in refused("train", "classifier", "--data", str(blobs), "--out", str(tmp_path / "r"))
-    assert "judges samples" in refused(*train, "--data", str(blobs), "--training.evaluate-every", "1")
+    assert "a classifier learns classes, and bare comes without" in said(*train, "--data", str(tmp_path / "bare.npy"))
+    assert "at least 2 classes" in said(*train, "--data", str(tmp_path / "one.npz"))
+    assert "use --network mlp" in said("train", "classifier", "--data", str(blobs), "--out", str(tmp_path / "r"))
+    assert "judges samples" in said(*train, "--data", str(blobs), "--training.evaluate-every", "1")
     mixed = ["--objective", "denoising"]
-    assert "the objective denoising does not train a noisy-classifier" in refused(*train, "--data", str(blobs), *mixed)
+    assert "the objective denoising does not train a noisy-classifier" in said(*train, "--data", str(blobs), *mixed)
     mixed = [
         "train",
         "swiss-roll",
@@ -219,7 +209,7 @@ def test_what_does_not_fit_is_told(runs: Path, blobs: Path, tmp_path: Path, tiny
         "--denoiser",
         "noisy-classifier",
     ]
-    assert "does not train a noisy-classifier" in refused(*mixed)
+    assert "does not train a noisy-classifier" in said(*mixed)
     assert not (tmp_path / "r" / "recipe.toml").exists()
 
 

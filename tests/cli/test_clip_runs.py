@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from launch import in_two_processes
+from numeric import same_states
+from runs import as_if_learnt, said, state_of, told_command
 
 import unstir
 from unstir.cli import run
@@ -22,8 +24,8 @@ from unstir.guidance import FunctionGuidance
 from unstir.model import Model
 from unstir.recipes import RECIPES
 from unstir.run import Run, fetch
+from unstir.samplers import DDPM
 from unstir.trained import Trained
-from unstir.training.checkpoint import Checkpoints
 from unstir.training.retrieval import read_retrieval
 
 SMALL = ["--network.width", "32", "--network.depth", "1", "--training.batch-size", "32"]
@@ -87,16 +89,15 @@ def test_it_learns_and_says_how_well(runs: Path, capsys: pytest.CaptureFixture[s
     assert rows[-1]["scale"] != rows[0]["scale"]  # it is learned
     assert [row["step"] for row in rows if "training_retrieval[top 1, noise 0]" in row] == [40, 80]
     run(["info", str(runs / "clip")])
-    said = capsys.readouterr().out
-    assert "trained    clip (width 16" in said
-    assert "captions   found for 400 training pictures among 4 captions: " in said
-    assert "(chance 0.250)" in said
-    line = next(line for line in said.splitlines() if line.startswith("  guide "))
-    words = shlex.split(line.removeprefix("  guide"))
-    assert words[:3] == ["unstir", "sample", "RUN"]
+    info = capsys.readouterr().out
+    assert "trained    clip (width 16" in info
+    assert "captions   found for 400 training pictures among 4 captions: " in info
+    assert "(chance 0.250)" in info
+    words = told_command(info, "guide")
+    assert words[:2] == ["sample", "RUN"]
     assert words[-1] in PLACES
-    words[2] = str(runs / "plain")
-    run([*words[1:], "-n", "4", "--steps", "3", "--out", str(runs / "told.png")])  # the command works
+    words[1] = str(runs / "plain")
+    run([*words, "-n", "4", "--steps", "3", "--out", str(runs / "told.png")])  # the command works
     assert (runs / "told.png").is_file()
 
 
@@ -139,9 +140,7 @@ def test_resumed_is_the_run_that_never_stopped(data: Path, tmp_path: Path) -> No
     train_clip(data, tmp_path / "whole", *plan, "--training.steps", "12")
     train_clip(data, tmp_path / "cut", *plan, "--training.steps", "5")
     run(["train", "--resume", str(tmp_path / "cut"), "--training.steps", "12"])
-    states = [Checkpoints(tmp_path / name / "checkpoints", 1).load()[0] for name in ("whole", "cut")]
-    for part in ("module", "averaged"):
-        assert all(torch.equal(value, states[1][part][name]) for name, value in states[0][part].items())
+    assert same_states(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
 
 
 def test_a_model_without_captions_draws_what_they_say(runs: Path, tmp_path: Path) -> None:
@@ -285,9 +284,9 @@ def test_judged_by_the_clip_of_other_points(
             "40",
         ]
     )
-    said = capsys.readouterr().out
-    assert "40 samples and their captions" in said
-    assert "may know pictures by heart" in said
+    info = capsys.readouterr().out
+    assert "40 samples and their captions" in info
+    assert "may know pictures by heart" in info
     run(["info", str(runs / "plain")])
     assert "retrieval[" in capsys.readouterr().out
 
@@ -306,30 +305,24 @@ def test_two_processes(data: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_told(runs: Path, data: Path, tmp_path: Path) -> None:
     plain, clip = str(runs / "plain"), str(runs / "clip")
 
-    def refused(*words: str) -> str:
-        with pytest.raises(UserError) as error:
-            run([*words])
-        assert len(str(error.value).splitlines()) <= 2
-        return str(error.value)
-
-    assert "holds no model that draws samples" in refused("sample", clip)
-    assert "is not a CLIP; train one" in refused("sample", plain, "-n", "2", "--clip", plain)
-    assert "there is no run folder" in refused("sample", plain, "--clip", str(runs / "clop"))
+    assert "holds no model that draws samples" in said("sample", clip)
+    assert "is not a CLIP; train one" in said("sample", plain, "-n", "2", "--clip", plain)
+    assert "there is no run folder" in said("sample", plain, "--clip", str(runs / "clop"))
     x = np.load(data)["x"]
     np.savez(tmp_path / "wide.npz", x=3 * x, text=np.load(data)["text"])
     train_clip(tmp_path / "wide.npz", tmp_path / "wide", "--training.steps", "1")
-    assert "another mean or spread" in refused("sample", plain, "-n", "2", "--clip", str(tmp_path / "wide"))
+    assert "another mean or spread" in said("sample", plain, "-n", "2", "--clip", str(tmp_path / "wide"))
     train = ["train", "clip", "--network", "mlp", "--out", str(tmp_path / "r"), "--training.steps", "1", "--data"]
-    assert "has no captions" in refused(*train, str(data.with_name("silent.npz")))
-    assert "--data.text bytes" in refused(*train, str(data), "--data.text", "")
+    assert "has no captions" in said(*train, str(data.with_name("silent.npz")))
+    assert "--data.text bytes" in said(*train, str(data), "--data.text", "")
     np.savez(tmp_path / "one.npz", x=x, text=np.array(["the same"] * len(x)))
-    assert "at least 2 different captions" in refused(*train, str(tmp_path / "one.npz"))
-    assert "does not train a clip" in refused(*train, str(data), "--objective", "denoising")
-    assert "judges samples" in refused(*train, str(data), "--training.evaluate-every", "1")
+    assert "at least 2 different captions" in said(*train, str(tmp_path / "one.npz"))
+    assert "does not train a clip" in said(*train, str(data), "--objective", "denoising")
+    assert "judges samples" in said(*train, str(data), "--training.evaluate-every", "1")
     assert not (tmp_path / "r" / "recipe.toml").exists()
     evaluate = ["evaluate", plain, "--metrics", "retrieval", "-n", "4"]
-    assert "--judge RUN" in refused(*evaluate)
-    assert "is not a CLIP" in refused(*evaluate, "--judge", plain)
+    assert "--judge RUN" in said(*evaluate)
+    assert "is not a CLIP" in said(*evaluate, "--judge", plain)
 
 
 def test_pictures_with_the_encoder(tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
@@ -339,7 +332,28 @@ def test_pictures_with_the_encoder(tiny_arrays: dict[str, Path], tmp_path: Path)
         run(["train", "clip", "--data", str(tiny_arrays[kind]), "--out", str(tmp_path / kind), *tiny])
     ddpm = ["train", "ddpm", "--out", str(tmp_path / "ddpm"), "--sampling.steps", "2"]
     run([*ddpm, "--data", str(tiny_arrays["image"]), *tiny])
-    guided = ["--clip", str(tmp_path / "image"), "--text", "a low one", "--steps", "3", "-n", "3"]
-    for how in ([], ["--sampler", "ddpm", "--sampler.mean-shift"], ["--label", "one"]):
-        run(["sample", str(tmp_path / "ddpm"), *guided, *how, "--out", str(tmp_path / "x.npz")])
-        assert np.load(tmp_path / "x.npz")["arr_0"].shape == (3, 12, 10, 3)
+    guided = [
+        "--clip",
+        str(tmp_path / "image"),
+        "--clip-scale",
+        "300",
+        "--text",
+        "a low one",
+        "--steps",
+        "3",
+        "-n",
+        "3",
+    ]
+    model = unstir.load(as_if_learnt(tmp_path / "ddpm"))
+    asked = {"clip_model": str(as_if_learnt(tmp_path / "image")), "clip_scale": 300.0, "text": "a low one", "steps": 3}
+    ways: list[tuple[list[str], dict[str, Any]]] = [
+        ([], {}),
+        (["--sampler", "ddpm", "--sampler.mean-shift"], {"sampler": DDPM(mean_shift=True)}),
+        (["--label", "one"], {"label": "one"}),
+    ]
+    for words, how in ways:
+        run(["sample", str(tmp_path / "ddpm"), *guided, *words, "--out", str(tmp_path / "x.npz")])
+        found = np.load(tmp_path / "x.npz")["arr_0"]
+        np.testing.assert_array_equal(found, model.spec.to_data(model.sample(3, **asked, **how)))
+        unguided = model.spec.to_data(model.sample(3, steps=3, **how))
+        assert (found != unguided).mean() > 0.1, "it makes no difference"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import as_if_learnt, said
+from runs import UNET, as_if_learnt, picture, said
 
 import unstir
 from unstir.cli import run
@@ -17,17 +18,7 @@ from unstir.data import DataConfig, load
 from unstir.evaluation.samples import RunSource, order
 from unstir.likeness import rows_showing
 
-TINY = [
-    "--training.batch-size",
-    "4",
-    "--network.channels",
-    "8",
-    "--network.middle",
-    "1",
-    "--network.head-channels",
-    "8",
-]
-PLAN = ["--training.steps", "3", "--sampling.steps", "3", *TINY]
+PLAN = ["--training.steps", "3", "--sampling.steps", "3", *UNET, "--training.batch-size", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +36,6 @@ def enlarging_run(tmp_path_factory: pytest.TempPathFactory, tiny_arrays: dict[st
     out = tmp_path_factory.mktemp("derived") / "low-res"
     run(["train", "edm", "--data", str(tiny_arrays["image"]), "--out", str(out), *PLAN, "--derived", "low-res"])
     return out
-
-
-def picture(path: Path, *shape: int) -> np.ndarray:
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return pixels
 
 
 def test_samples_like_a_picture(edges_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +98,12 @@ def test_what_files_cannot_be(edges_run: Path, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "empty").mkdir()
     np.save("wrong.npy", np.zeros((1, 4, 4), dtype=np.float32))
     Path("broken.npz").write_bytes(b"PK")
+    np.save("none.npy", np.zeros((0, 12, 10, 3), dtype=np.uint8))
     assert "there is no file nothing.png" in said("sample", edges_run, "--image", "nothing.png")
     assert "there is no file nothing.npz" in said("sample", edges_run, "--image", "nothing.npz")
     assert "cannot read broken.npz" in said("sample", edges_run, "--image", "broken.npz")
     assert "empty holds no pictures" in said("sample", edges_run, "--image", "empty")
+    assert "none.npy holds no samples" in said("sample", edges_run, "--image", "none.npy")
     assert "has the shape (1, 4, 4); --edges takes (1, 12, 10)" in said("sample", edges_run, "--edges", "wrong.npy")
     assert "has the shape (1, 4, 4)" in said("sample", edges_run, "--image", "wrong.npy")
 
@@ -147,6 +134,9 @@ def test_what_is_shown_is_of_the_classes_that_are_shown(tiny_arrays: dict[str, P
     rows = rows_showing(dataset, {"text": captions}, 3)
     assert [row % 2 for row in rows[:2]] == [1, 0]
     assert rows_showing(dataset, {}, 3) == [0, 20, 39]
+    # A run keeps captions tidied; the data have them as somebody wrote them.
+    loose = replace(dataset, captions=[f" {caption.replace(' ', '  ')} " for caption in dataset.captions])
+    assert rows_showing(loose, {"text": captions}, 3) == rows
 
 
 def test_a_stage_without_one_below(

@@ -8,40 +8,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
-from accelerate import Accelerator
+from numeric import same_states
+from runs import UNET, as_if_learnt, said, same_weights, session_of, state_of, weights
 
 import unstir
 from unstir.cli import run
-from unstir.cli.distill import take_numbers
+from unstir.cli.distill import default_folder, take_numbers
 from unstir.conditioning.guidance_scale import GUIDANCE_SCALE, scale_range
-from unstir.data import load
 from unstir.errors import UserError
 from unstir.guidance import ScaleInput
 from unstir.objectives import ProgressiveObjective, Teacher
+from unstir.recipes import RECIPES
 from unstir.run import Run
 from unstir.samplers import DDIM
 from unstir.samplers.grids import Karras, Strided
 from unstir.stages import read_stages
 from unstir.training.checkpoint import Checkpoints
-from unstir.training.session import Session
 
-UNET = ["--network.channels", "8", "--network.middle", "1", "--network.head-channels", "8"]
 TINY = ["--training.batch-size", "4"]
 PLAN = ["--training.steps", "4", "--training.checkpoint-every", "2"]
 LAST = ["--steps", "1", "--start", "2", "--training.steps", "2"]
 """A single stage, from two steps to one."""
-
-
-def as_if_learnt(folder: Path) -> Path:
-    """A few steps teach a network little: weights as if it had learnt something."""
-    weights = safetensors.torch.load_file(folder / "model.safetensors")
-    generator = torch.Generator().manual_seed(0)
-    for value in weights.values():
-        value += 0.1 * torch.randn(value.shape, generator=generator).to(value)
-    safetensors.torch.save_file(weights, folder / "model.safetensors")
-    return folder
 
 
 def train(recipe: str, data: Path, out: Path, *words: str) -> Path:
@@ -54,29 +42,11 @@ def distill(teacher: Path | str, out: Path, *words: str) -> Path:
     return out
 
 
-def said(*words: str | Path) -> str:
-    with pytest.raises(UserError) as error:
-        run([str(word) for word in words])
-    message = str(error.value)
-    assert len(message.splitlines()) <= 2
-    return message
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    one, other = (safetensors.torch.load_file(folder / "model.safetensors") for folder in (a, b))
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 @torch.no_grad()
 def believed_by(folder: Path, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor, **settings: float) -> torch.Tensor:
     """What a run believes of x_t, guided as it recommends but for these settings."""
     model = unstir.load(folder)
     return model.guided(model.settings(**settings))(x, t, label=label).x_0  # type: ignore[arg-type]
-
-
-def session_of(folder: Path) -> Session:
-    name, recipe, _ = Run(folder).read_recipe()
-    return Session(Run(folder), name, recipe, load(recipe.data), Accelerator(cpu=True))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +112,7 @@ def test_a_student_begins_with_its_teacher_s_weights(teacher: Path, tmp_path: Pa
     words = ["--training.learning-rate", "1e-12", "--training.optimizer", "adamw"]
     out = distill(teacher, tmp_path / "s", *LAST, *words)
     assert read_stages(out) is None, "a single stage is a run as any other"
-    mine, theirs = (safetensors.torch.load_file(folder / "model.safetensors") for folder in (out, teacher))
+    mine, theirs = weights(out), weights(teacher)
     assert mine.keys() == theirs.keys()
     for name in mine:
         torch.testing.assert_close(mine[name], theirs[name], rtol=1e-5, atol=1e-6)
@@ -164,6 +134,7 @@ def test_killed_anywhere_and_resumed_equals_never_killed(stage: str, left: int, 
     run(["train", "--resume", str(cut)])
     for folder in ("steps-16", "steps-8", ""):
         assert same_weights(cut / folder, chain / folder), folder
+        assert same_states(state_of(cut / folder), state_of(chain / folder)), folder
 
 
 def test_a_stage_that_was_lost_is_trained_again_and_is_the_same_teacher(chain: Path, tmp_path: Path) -> None:
@@ -387,3 +358,21 @@ def test_numbers_behind_a_flag(words: str, numbers: list[float], rest: str) -> N
     found = words.split()
     assert take_numbers(found, "--w") == numbers
     assert " ".join(found) == rest
+
+
+def test_a_flag_without_its_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match="--w needs a number"):
+        take_numbers(["--w", "--b", "2"], "--w")
+
+
+def test_the_default_folder_is_beside_the_teacher_wherever_that_is_named_from(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {"": RECIPES["quick"]}
+    beside = teacher.parent / f"{teacher.name}-progressive-{RECIPES['quick'].sampling.steps}"
+    assert default_folder(str(teacher), "progressive", stages) == beside
+    assert default_folder(f"{teacher}@2", "progressive", stages) == beside
+    monkeypatch.chdir(teacher)
+    assert default_folder(".", "progressive", stages) == beside.resolve()
+    monkeypatch.chdir(teacher / "samples")
+    assert default_folder("..", "progressive", stages) == beside.resolve()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import said
+from runs import UNET, said
 
 import unstir
 from unstir.cli import run
@@ -20,7 +20,6 @@ from unstir.editing.files import fit_nearest, own_shape, read_mask, read_sample
 from unstir.errors import UserError
 
 TINY = ["--training.steps", "3", "--training.batch-size", "4", "--sampling.steps", "3"]
-UNET = ["--network.channels", "8", "--network.middle", "1", "--network.head-channels", "8"]
 
 
 def train(recipe: str, data: Path, out: Path, *words: str) -> Path:
@@ -188,6 +187,7 @@ def test_grey_models_take_colour_pictures(grey_run: Path, files: Path, capsys: p
         ("inpaint nowhere", "there is no run folder nowhere"),
         ("inpaint RUN", "which picture? name a file with --image FILE"),
         ("inpaint RUN --image a.png", "what to fill? name a picture with --mask FILE"),
+        ("inpaint RUN --image=a.png", "what to fill? name a picture with --mask FILE"),
         ("inpaint RUN --image c.png --mask mask.png", "there is no file c.png"),
         ("inpaint RUN --image . --mask mask.png", ". is a folder; name one file"),
         ("inpaint RUN --image text.png --mask mask.png", "text.png is not a picture that can be read"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,9 @@ import pytest
 import safetensors.torch
 import torch
 from launch import in_two_processes
+from numeric import same_states
 from PIL import Image
+from runs import same_weights, state_of, told_command
 
 import unstir
 import unstir.run
@@ -100,10 +101,7 @@ def test_info_says_what_it_is_and_commands_that_work(
     assert "30 steps" in said
     assert "class of 2: zero, one" in said
     for name in ("sample", "go on"):
-        line = next(line for line in said.splitlines() if line.startswith(f"  {name} "))
-        words = shlex.split(line.removeprefix(f"  {name}"))
-        assert words[0] == "unstir"
-        run(words[1:])
+        run(told_command(said, name))
     assert (tmp_path / "samples.png").is_file()
     assert unstir.run.Run(copy).metrics()[-1]["step"] == 60
 
@@ -132,23 +130,6 @@ def test_a_run_is_never_overwritten(points_run: Path) -> None:
         train_points(points_run, "--training.steps", "1")
 
 
-def state_of(folder: Path) -> dict:
-    state, broken = Checkpoints(folder / "checkpoints", 3).load()
-    assert not broken
-    state.pop("seconds")
-    return state
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)  # type: ignore[arg-type]
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)  # type: ignore[attr-defined,index]
-    if isinstance(a, list):
-        return all(map(same, a, b))  # type: ignore[arg-type]
-    return a == b
-
-
 def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path: Path) -> None:
     """kill -9 in the middle; what comes after the last checkpoint is trained again, and the end is the same."""
     plan = ["--training.steps", "400", "--training.checkpoint-every", "25", "--training.log-every", "5"]
@@ -166,9 +147,8 @@ def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path: Path) -> N
     stopped = checkpoints.steps()[-1]
     assert 0 < stopped < 400, "the kill came too late to test anything"
     run(["train", "--resume", str(tmp_path / "cut")])
-    assert same(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
-    weights = [safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole")]
-    assert same(*weights)
+    assert same_states(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
+    assert same_weights(tmp_path / "cut", tmp_path / "whole")
     rows = [
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("cut", "whole")
@@ -196,7 +176,7 @@ def test_ctrl_c_saves_a_state_from_which_the_run_goes_on_exactly(tmp_path: Path,
     assert f"Stopped at step {step:,}, and saved. Go on:  unstir train --resume {tmp_path / 'r'}" in rest
     run(["train", "--resume", str(tmp_path / "r"), "--training.steps", str(step + 7)])
     train_points(tmp_path / "whole", *plan, "--training.steps", str(step + 7))
-    assert same(state_of(tmp_path / "r"), state_of(tmp_path / "whole"))
+    assert same_states(state_of(tmp_path / "r"), state_of(tmp_path / "whole"))
 
 
 def test_a_run_killed_before_its_first_checkpoint_can_be_resumed(tmp_path: Path) -> None:
@@ -205,7 +185,8 @@ def test_a_run_killed_before_its_first_checkpoint_can_be_resumed(tmp_path: Path)
     shutil.rmtree(tmp_path / "r" / "checkpoints")
     (tmp_path / "r" / "model.safetensors").unlink()
     run(["train", "--resume", str(tmp_path / "r")])
-    assert same(state_of(tmp_path / "r"), state_of(tmp_path / "whole"))
+    assert same_states(state_of(tmp_path / "r"), state_of(tmp_path / "whole"))
+    assert same_weights(tmp_path / "r", tmp_path / "whole")
 
 
 def test_damaged_runs(tmp_path: Path) -> None:
@@ -218,7 +199,7 @@ def test_damaged_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded"):
         unstir.load(folder)
     run(["train", "--resume", str(folder)])  # falls back to step 10 and trains the rest again
-    assert same(state_of(folder), good)
+    assert same_states(state_of(folder), good)
     unstir.load(folder)
     (folder / "recipe.toml").write_text("format = 1\n")
     with pytest.raises(UserError, match="not a valid recipe"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs import told_command
 
 import unstir
 from unstir.cli import run
 from unstir.data import DataConfig, load
 from unstir.errors import UserError
 from unstir.evaluation.nll import conditions_of
+from unstir.evaluation.samples import order
 from unstir.model import Model
 
 SMALL = ["--network.width", "32", "--network.depth", "2", "--training.batch-size", "40", "--sampling.steps", "6"]
@@ -96,12 +97,11 @@ def test_info_shows_captions_and_commands_that_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(["info", str(text_run)])
-    said = capsys.readouterr().out
-    assert f'--text     a caption, of at most 5 tokens (bytes), such as "{LEFT}", "{RIGHT}"' in said
-    (line,) = [line for line in said.splitlines() if line.startswith("  sample ")]
-    words = shlex.split(line.removeprefix("  sample"))
+    info = capsys.readouterr().out
+    assert f'--text     a caption, of at most 5 tokens (bytes), such as "{LEFT}", "{RIGHT}"' in info
+    words = told_command(info, "sample")
     assert words[words.index("--text") + 1] == LEFT
-    run(words[1:])
+    run(words)
     assert (tmp_path / "samples.png").is_file()
 
 
@@ -138,32 +138,29 @@ def test_a_model_that_does_not_read_captions_refuses_them(data: Path, tmp_path: 
         unstir.load(tmp_path / "r").sample(1, text="x")
 
 
-def test_evaluation_asks_for_the_datas_own_captions(
-    text_run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluation_asks_for_the_datas_own_captions(text_run: Path, model: Model, data: Path, tmp_path: Path) -> None:
+    def judged(what: Path, reference: Path, *words: str) -> float:
+        words = ("--data", str(reference), "--metrics", "fd", "-n", "40", *words)
+        run(["evaluate", str(what), *words, "--json", str(tmp_path / "e.json")])
+        return float(json.loads((tmp_path / "e.json").read_text())["fd"]["value"])
+
+    def drawn(name: str, text: list[str]) -> Path:
+        np.savez(tmp_path / name, x=model.sample(40, steps=4, text=text).numpy())
+        return tmp_path / name
+
     other = points(tmp_path / "other.npz", shift=0.1)
-    for source_words in ([], ["--data", str(other)]):  # the captions of other data mean the same
-        words = ["--metrics", "fd", "-n", "40", "--steps", "4", "--json", str(tmp_path / "e.json"), *source_words]
-        run(["evaluate", str(text_run), *words])
-        asked = json.loads((tmp_path / "e.json").read_text())["fd"]["value"]
-        run(["evaluate", str(text_run), *words, "--labels", "none", "--no-match-conditions"])
-        unasked = json.loads((tmp_path / "e.json").read_text())["fd"]["value"]
-        assert asked != unasked
+    captions = np.load(data)["text"][order(80)[:40]].tolist()
+    asked, unasked = drawn("asked.npz", captions), drawn("unasked.npz", [""] * 40)
+    for reference in (data, other):  # the captions of other data mean the same
+        found = judged(text_run, reference, "--steps", "4")
+        assert found == pytest.approx(judged(asked, reference), rel=1e-4)
+        free = judged(text_run, reference, "--steps", "4", "--labels", "none", "--no-match-conditions")
+        assert free == pytest.approx(judged(unasked, reference), rel=1e-4)
+        assert free != pytest.approx(found, rel=1e-3)
     np.savez(tmp_path / "silent.npz", x=np.load(data)["x"])  # data without captions can be compared with, too
-    run(
-        [
-            "evaluate",
-            str(text_run),
-            "--data",
-            str(tmp_path / "silent.npz"),
-            "-n",
-            "20",
-            "--steps",
-            "2",
-            "--metrics",
-            "fd",
-        ]
-    )
+    found = judged(text_run, tmp_path / "silent.npz", "--steps", "4")
+    in_turn = drawn("in turn.npz", [LEFT, RIGHT] * 20)
+    assert found == pytest.approx(judged(in_turn, tmp_path / "silent.npz"), rel=1e-4)
 
 
 def test_likelihood_is_told_the_captions(text_run: Path, model: Model, data: Path, tmp_path: Path) -> None:

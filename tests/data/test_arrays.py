@@ -18,6 +18,13 @@ def saved(tmp_path: Path, options: dict[str, Any] | None = None, **arrays: Any) 
     return load(DataConfig(source=str(tmp_path / "a.npz"), **(options or {})))
 
 
+def in_data_units(data: Dataset) -> np.ndarray[Any, Any]:
+    """What networks see of all samples, (N, C, ...), in the data's own units."""
+    model = data.batch(np.arange(len(data)))[0].double().numpy()
+    per_channel = (-1, *[1] * (model.ndim - 2))
+    return np.asarray(model * np.reshape(data.spec.scale, per_channel) + np.reshape(data.spec.offset, per_channel))
+
+
 F4, U1 = np.float32, np.uint8
 AXES = [
     ((20,), F4, "points", (1,)),
@@ -46,9 +53,10 @@ def test_axes(tmp_path: Path, shape: tuple[int, ...], dtype: Any, kind: str, mod
     x = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
     data = saved(tmp_path, x=x)
     assert (data.spec.kind, data.spec.shape) == (kind, model_shape)
-    model, _ = data.batch(np.arange(20))
-    assert tuple(model.shape[1:]) == model_shape
-    back = data.spec.to_data(model)
+    channels_last = x.shape[1:] == (*model_shape[1:], model_shape[0])
+    expected = np.moveaxis(x, -1, 1) if channels_last else x.reshape(20, *model_shape)
+    np.testing.assert_allclose(in_data_units(data), expected, atol=1e-3)
+    back = data.spec.to_data(data.batch(np.arange(20))[0])
     assert back.shape == (
         x.shape if kind != "image" or x.ndim == 4 else (*x.shape, 1)
     )  # pictures are written (N, H, W, C)
@@ -64,10 +72,15 @@ def test_channels_are_where_they_should_be(tmp_path: Path) -> None:
 
 def test_kind_overrides(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((10, 24, 16)).astype(F4)
-    assert saved(tmp_path, {"kind": "signal"}, x=x).spec.shape == (16, 24)
-    assert saved(tmp_path, {"kind": "points"}, x=x).spec.shape == (384,)
-    assert saved(tmp_path, {"kind": "signal"}, x=x[:, :, 0]).spec.shape == (1, 24)
-    assert saved(tmp_path, {"kind": "image"}, x=x[:, :, :3]).spec.shape == (1, 24, 3)
+    for kind, given, expected in (
+        ("signal", x, x.transpose(0, 2, 1)),
+        ("points", x, x.reshape(10, 384)),
+        ("signal", x[:, :, 0], x[:, None, :, 0]),
+        ("image", x[:, :, :3], x[:, None, :, :3]),
+    ):
+        data = saved(tmp_path, {"kind": kind}, x=given)
+        assert (data.spec.kind, data.spec.shape) == (kind, expected.shape[1:])
+        np.testing.assert_allclose(in_data_units(data), expected, atol=1e-5)
     with pytest.raises(UserError, match=r"shape \(10, 24, 16\) cannot hold volumes"):
         saved(tmp_path, {"kind": "volume"}, x=x)
 

@@ -300,8 +300,15 @@ def test_slerp() -> None:
     random = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     arc = slerp(*random, torch.linspace(0, 1, 7))
     assert arc.shape == (7, 3, 4, 5)
-    torch.testing.assert_close(arc[0], random[0])
-    torch.testing.assert_close(arc[-1], random[1])
+    # Turned in the plane of the two: v is what of the second one is at right angles to the first. Lengths change as the arc's do.
+    one, two = (value.flatten().double() for value in random)
+    v = two - (one @ two) / (one @ one) * one
+    theta = torch.atan2(v.norm() / two.norm(), (one @ two) / (one.norm() * two.norm()))
+    for i, w in enumerate(torch.linspace(0, 1, 7, dtype=torch.float64)):
+        up = (w * theta).sin() * two.norm()
+        along = ((1 - w) * theta).sin() / theta.sin() * one.norm() + up / theta.tan()
+        expected = along * one / one.norm() + up * v / v.norm()
+        torch.testing.assert_close(arc[i].flatten().double(), expected, rtol=1e-5, atol=1e-5)
     same = slerp(a, 3 * a, torch.tensor([0.0, 0.5, 1.0]))  # no angle: a straight line
     torch.testing.assert_close(same, torch.tensor([[2.0, 0.0], [4.0, 0.0], [6.0, 0.0]]))
 
@@ -340,8 +347,14 @@ def test_ends_of_interpolations() -> None:
     a, b = torch.tensor([1.5, 0.2]), torch.tensor([-0.7, -0.9])
     model = points_model()
     x = interpolate(model, a, b, n=5)
-    assert x.shape == (5, 2)
     torch.testing.assert_close(x[[0, -1]], torch.stack([a, b]), rtol=0, atol=0.005)  # by default
+    # Between them: the exact latents of a Gaussian, turned into each other, and the exact way back.
+    values, vectors = torch.linalg.eigh(COVARIANCE)
+    mean, ends = torch.tensor([0.3, -0.5]).double(), torch.stack([a, b]).double()
+    stretched = ((values + 80**2) / values).sqrt()
+    latents = mean + ((ends - mean) @ vectors * stretched) @ vectors.T
+    wanted = mean + ((slerp(*latents, torch.linspace(0, 1, 5)) - mean) @ vectors / stretched) @ vectors.T
+    torch.testing.assert_close(x.double(), wanted, rtol=0, atol=0.02)
     x = interpolate(model, a, b, n=5, settings=replace(SETTINGS, sampler=DDIM(), steps=100))
     torch.testing.assert_close(x[[0, -1]], torch.stack([a, b]), rtol=0, atol=0.08)
     x = interpolate(model, a, b, n=3, method="ddpm", strength=0.0)

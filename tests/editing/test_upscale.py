@@ -67,13 +67,28 @@ def test_a_perfect_stage_keeps_what_it_enlarges() -> None:
     x = upscale(model, small, n=64)
     assert x.shape == (64, 1, 12)
     torch.testing.assert_close(shrunk(x, 2), small.expand(64, 1, 6), rtol=0, atol=0.02)
-    assert shrink_error(x, small, model.spec) < 0.01
+    assert shrink_error(x, small, 2, model.spec) < 0.01
     # What the small one leaves open is drawn, with the spread that it has.
     left = model.denoiser.network.left.diagonal().mean().sqrt()  # type: ignore[union-attr]
     assert float(x.std(0).mean()) == pytest.approx(float(left), rel=0.2)
     few = upscale(model, small, n=5, batch_size=2)
     torch.testing.assert_close(few, x[:5], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(upscale(model, small, n=5, seed=1), few, atol=1e-2)
+
+
+def test_the_guidance_of_a_stage_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, built = perfect(), []
+    guided = model.guided
+    monkeypatch.setattr(model, "guided", lambda *given: built.append(given) or guided(*given))
+    upscale(model, torch.zeros(1, 6), n=5, batch_size=2)
+    assert len(built) == 1
+
+
+def test_made_smaller_again_by_the_same_factor() -> None:
+    """Of a side that the factor does not divide: 9 places are three blocks of 4, of which the last reaches over the edge."""
+    x = torch.arange(9.0).reshape(1, 1, 9)
+    spec = replace(SIGNAL, shape=(1, 9))
+    assert shrink_error(x, torch.tensor([[1.5, 5.5, 8.0]]), 4, spec) == 0
 
 
 def any_model(shape: tuple[int, ...] = (3, 8, 6)) -> Model:

@@ -106,6 +106,13 @@ def test_it_stacks_with_classifier_free_guidance_once_or_as_often_as_that_extrap
     assert inside.score_shift is not None
     assert outside.score_shift is not None
     torch.testing.assert_close(inside.score_shift, outside.score_shift)
+    # The perfect classifier's gradient is the difference of the two scores once more, so w and s add up.
+    wanted = ClassifierFreeGuidance(exact(process), w + s)(X_T, t, label=LABEL)
+    torch.testing.assert_close(outside.x_0, wanted.x_0, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(outside.eps, wanted.eps, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        outside.score_shift, s * (exact(process)(X_T, t, label=LABEL).score - exact(process)(X_T, t).score)
+    )
 
 
 @pytest.mark.parametrize("name", PROCESSES)

@@ -122,15 +122,13 @@ def test_a_bar_is_as_high_as_its_count() -> None:
 def test_a_gap_in_a_line_stays_a_gap() -> None:
     y = np.full(201, 0.5)
     y[80:121] = np.nan
-    ink = (
-        np.asarray(Panel(x_limits=(0, 200), y_limits=(0, 1)).line(np.arange(201.0), y, "#000000").draw_marks(BOX)).min(
-            axis=(0, 2)
-        )
-        < 128
-    )
-    assert ink[10:78].all()
-    assert not ink[82:118].any()
-    assert ink[123:190].all()
+    panel = Panel(x_limits=(0, 200), y_limits=(0, 1)).line(np.arange(201.0), y, "#000000", width=3)
+    picture = np.asarray(panel.draw_marks(BOX))
+    ink = picture.min(axis=-1) < 128
+    assert (picture[:, 83:118] == 255).all()
+    for columns in (ink[:, :78], ink[:, 123:]):
+        assert (columns.sum(axis=0) == 3).all()  # pixels high
+        assert columns[48:52].sum() == columns.sum()  # at half the height
 
 
 def test_thinning_keeps_every_peak() -> None:

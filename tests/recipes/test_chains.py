@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from accelerate import Accelerator
+from torch import nn
 
-from unstir.cli.chain import settled, words_of
+from unstir.cli.chain import settled, train_stages, words_of
 from unstir.conditioning.derived import LowRes
 from unstir.errors import UserError
 from unstir.recipes import RECIPES
@@ -117,3 +122,19 @@ def test_the_file_of_stages(name: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('format = 99\nrecipe = "x"\nstages = []\n')
     with pytest.raises(UserError, match="newer"):
         read_stages(tmp_path)
+
+
+def test_what_a_stage_trained_is_let_go_before_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[weakref.ref[nn.Module]] = []
+
+    def train(accelerator: Accelerator, *_: Any, **__: Any) -> int:
+        gc.collect()
+        assert not any(stage() for stage in trained), "two stages' weights at once would have to fit into a GPU"
+        module = nn.Linear(2, 2)
+        accelerator.prepare(module)
+        trained.append(weakref.ref(module))
+        return 0
+
+    monkeypatch.setattr("unstir.cli.train.train_with", train)
+    train_stages(Accelerator(cpu=True), tmp_path, "cascade", stages_of("cascade"))
+    assert len(trained) == 2

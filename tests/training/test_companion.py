@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from launch import in_two_processes
-from numeric import assert_close_states
+from launch import alone, check_in_two_processes, one_of_two
+from numeric import assert_close_states, same_states
 from torch import Tensor, nn
 
-from unstir.denoiser import Denoiser, NetDenoiser
+from unstir.denoiser import NetDenoiser
 from unstir.objectives import (
     Batch,
     Companion,
@@ -27,14 +25,13 @@ from unstir.objectives import (
     KarrasPairs,
     LearnedUncertainty,
     LogNormal,
-    Loss,
     Objective,
     VariationalObjective,
 )
 from unstir.objectives.variational import LossHistory
 from unstir.processes import EDM, LinearVP, Process
-from unstir.sampling import SampleNoise
 from unstir.training.config import TrainingConfig
+from unstir.training.ema import ExponentialAverage
 from unstir.training.layout import Layout, Replicated
 from unstir.training.loop import Loop, TrainingState
 
@@ -73,28 +70,6 @@ def new_loop(case: str, config: TrainingConfig, accelerator: Any, layout: Layout
     return Loop(state, objective, draw, config, accelerator)
 
 
-def alone() -> Any:
-    """As much of an Accelerator as a loop needs, for one process, whoever else is there."""
-    return SimpleNamespace(
-        device=torch.device("cpu"),
-        num_processes=1,
-        process_index=0,
-        prepare=lambda module: module,
-        no_sync=lambda module: contextlib.nullcontext(),
-        backward=lambda loss: loss.backward(),
-    )
-
-
-def equal(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return bool(a == b)
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("stop", [1, 7, 13])
 def test_stopped_and_resumed_is_the_run_that_never_stopped(case: str, stop: int, tmp_path: Path) -> None:
@@ -109,8 +84,7 @@ def test_stopped_and_resumed_is_the_run_that_never_stopped(case: str, stop: int,
     assert first + [float(p.loss) for p in other] == losses
     ours, theirs = other.state.state_dict(), whole.state.state_dict()
     assert "companion" in ours
-    assert ours.pop("seconds") != theirs.pop("seconds")
-    assert equal(ours, theirs)
+    assert same_states(ours, theirs)
 
 
 def test_the_history_decides_before_the_end() -> None:
@@ -166,31 +140,28 @@ def test_it_is_no_part_of_the_module() -> None:
     assert len(loop.state.optimizer.param_groups[0]["params"]) == 4
 
 
-class Steps(Companion):
-    """Writes into the module how many steps are done, as a codebook does with what it learns in another way than by gradients."""
+class Doubling(Companion):
+    """Makes every weight twice as large after every step."""
 
+    @torch.no_grad()
     def follow(self, module: nn.Module, step: int) -> None:
-        module.done.fill_(step)  # type: ignore[operator, union-attr]
+        torch._foreach_mul_(list(module.parameters()), 2.0)
 
 
-class Followed(DenoisingObjective):
-    def companion(self, process: Process, teacher: Denoiser | None = None) -> Companion:
-        return Steps()
-
-    def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None = None) -> Loss:
-        return super().__call__(module, batch, rng)
-
-
-def test_what_a_companion_does_to_the_module_is_in_the_average_of_the_same_step() -> None:
-    """Which is what a checkpoint keeps, and what is shown and judged."""
-    objective = Followed()
+def test_the_average_sees_the_weights_as_the_companion_left_them() -> None:
+    """Of an average that remembers nothing, the last weights are all there is."""
+    config = replace(CONFIG, steps=3, average=ExponentialAverage(rate=0.0))
+    torch.manual_seed(0)
     module = NetDenoiser(Tiny(1), EDM(), "edm").double()
-    module.register_buffer("done", torch.zeros(()))
-    state = TrainingState(module, CONFIG, None, objective.companion(EDM()))
-    loop = Loop(state, objective, lambda step, positions, rng: Batch(DATA[torch.tensor(positions)]), CONFIG, alone())
-    for progress in loop:
-        assert float(state.averaged.module.done) == progress.step  # type: ignore[arg-type]
-    assert progress.step == 14
+
+    def draw(step: int, positions: list[int], rng: object) -> Batch:
+        return Batch(DATA[torch.tensor(positions)])
+
+    objective = DenoisingObjective("F", times=LogNormal())
+    loop = Loop(TrainingState(module, config, companion=Doubling()), objective, draw, config, alone())
+    for _ in loop:
+        for seen, weight in zip(loop.state.averaged.module.parameters(), module.parameters(), strict=True):
+            assert torch.equal(seen, weight)
 
 
 # ---- two processes -----------------------------------------------------------------------------------------------------------
@@ -198,32 +169,28 @@ def test_what_a_companion_does_to_the_module_is_in_the_average_of_the_same_step(
 
 def each_process() -> None:
     """What each of the two launched processes does: both layouts against one process."""
-    from unstir.training.devices import disband, engine
     from unstir.training.sharding import Sharded
 
-    accelerator = engine("cpu")
-    assert accelerator.num_processes == 2
-    config = replace(CONFIG, accumulate=2)
-    for case in CASES:
-        one = new_loop(case, config, alone(), Replicated())
-        for _ in one:
-            pass
-        wanted = one.state.state_dict()
-        for layout in (Replicated(), Sharded(accelerator)):
-            two = new_loop(case, config, accelerator, layout)
-            for _ in two:
+    with one_of_two() as accelerator:
+        config = replace(CONFIG, accumulate=2)
+        for case in CASES:
+            one = new_loop(case, config, alone(), Replicated())
+            for _ in one:
                 pass
-            found = two.state.state_dict()
-            if accelerator.is_main_process:
-                assert_close_states(found, wanted)
-            assert_close_states(found["companion"], wanted["companion"])
-        print(case, flush=True)
-    print("all well", flush=True)
-    disband(accelerator)
+            wanted = one.state.state_dict()
+            for layout in (Replicated(), Sharded(accelerator)):
+                two = new_loop(case, config, accelerator, layout)
+                for _ in two:
+                    pass
+                found = two.state.state_dict()
+                if accelerator.is_main_process:
+                    assert_close_states(found, wanted)
+                assert_close_states(found["companion"], wanted["companion"])
+            print(case, flush=True)
 
 
 def test_two_processes_train_what_one_does() -> None:
-    assert in_two_processes(str(Path(__file__).resolve())).count("all well") == 2
+    check_in_two_processes(__file__)
 
 
 if __name__ == "__main__":

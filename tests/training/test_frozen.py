@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from launch import in_two_processes
+from launch import alone, check_in_two_processes, one_of_two
 from numeric import assert_close_states
 from torch import Tensor, nn
 
@@ -36,18 +33,6 @@ OPTIMIZERS: dict[str, OptimizerConfig] = {
     "muon": MuonConfig(orthogonalization_precision="fp32"),
 }
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
-
-
-def alone() -> Any:
-    """As much of an Accelerator as a loop needs, for one process, whoever else is there."""
-    return SimpleNamespace(
-        device=torch.device("cpu"),
-        num_processes=1,
-        process_index=0,
-        prepare=lambda module: module,
-        no_sync=lambda module: contextlib.nullcontext(),
-        backward=lambda loss: loss.backward(),
-    )
 
 
 def new_loop(
@@ -154,20 +139,16 @@ def check_layout(name: str, layout: Layout, accelerator: Any) -> None:
 
 def each_process() -> None:
     """What each of the two launched processes does."""
-    from unstir.training.devices import disband, engine
     from unstir.training.sharding import Sharded
 
-    accelerator = engine("cpu")
-    assert accelerator.num_processes == 2
-    check_layout("adamw", Replicated(), accelerator)
-    print("shards", flush=True)
-    check_layout("muon", Sharded(accelerator), accelerator)
-    print("all well", flush=True)
-    disband(accelerator)
+    with one_of_two() as accelerator:
+        check_layout("adamw", Replicated(), accelerator)
+        print("shards", flush=True)
+        check_layout("muon", Sharded(accelerator), accelerator)
 
 
 def test_two_processes_train_what_one_does_around_what_is_frozen() -> None:
-    assert in_two_processes(str(Path(__file__).resolve())).count("all well") == 2
+    check_in_two_processes(__file__)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from launch import in_two_processes
+from launch import alone, check_in_two_processes, one_of_two
 from numeric import assert_close_states
 from torch import Tensor, nn
 
@@ -41,18 +38,6 @@ CASES = {
         replace(NETWORK, checkpoint_activations=True),
     ),
 }
-
-
-def alone() -> Any:
-    """As much of an Accelerator as a loop needs, for one process, whoever else is there."""
-    return SimpleNamespace(
-        device=torch.device("cpu"),
-        num_processes=1,
-        process_index=0,
-        prepare=lambda module: module,
-        no_sync=lambda module: contextlib.nullcontext(),
-        backward=lambda loss: loss.backward(),
-    )
 
 
 @dataclass
@@ -136,21 +121,16 @@ def check_guard(accelerator: Any) -> None:
 
 def each_process() -> None:
     """What each of the two launched processes does."""
-    from unstir.training.devices import disband, engine
-
-    accelerator = engine("cpu")
-    assert accelerator.num_processes == 2
-    for name, case in CASES.items():
-        print(name, flush=True)
-        check_case(Case(*case), accelerator)
-    print("guard", flush=True)
-    check_guard(accelerator)
-    print("all well", flush=True)
-    disband(accelerator)
+    with one_of_two() as accelerator:
+        for name, case in CASES.items():
+            print(name, flush=True)
+            check_case(Case(*case), accelerator)
+        print("guard", flush=True)
+        check_guard(accelerator)
 
 
 def test_two_processes_with_a_half_each_train_what_one_does() -> None:
-    assert in_two_processes(str(Path(__file__).resolve())).count("all well") == 2
+    check_in_two_processes(__file__)
 
 
 if __name__ == "__main__":

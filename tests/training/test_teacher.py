@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from launch import in_two_processes
+from launch import alone, check_in_two_processes, one_of_two
 from numeric import assert_close_states
 from torch import Tensor, nn
 
@@ -60,18 +58,6 @@ def new_loop(config: TrainingConfig, accelerator: Any, layout: Layout | None = N
     return Loop(state, OBJECTIVE, draw, config, accelerator)
 
 
-def alone() -> Any:
-    """As much of an Accelerator as a loop needs, for one process, whoever else is there."""
-    return SimpleNamespace(
-        device=torch.device("cpu"),
-        num_processes=1,
-        process_index=0,
-        prepare=lambda module: module,
-        no_sync=lambda module: contextlib.nullcontext(),
-        backward=lambda loss: loss.backward(),
-    )
-
-
 @pytest.mark.parametrize("stop", [1, 6])
 def test_stopped_and_resumed_is_the_run_that_never_stopped(stop: int, tmp_path: Path) -> None:
     accelerator = Accelerator(cpu=True)
@@ -113,30 +99,26 @@ def test_nothing_of_the_teacher_is_trained() -> None:
 
 def each_process() -> None:
     """What each of the two launched processes does: both layouts against one process."""
-    from unstir.training.devices import disband, engine
     from unstir.training.layout import Replicated
     from unstir.training.sharding import Sharded
 
-    accelerator = engine("cpu")
-    assert accelerator.num_processes == 2
-    config = replace(CONFIG, accumulate=2)
-    one = new_loop(config, alone(), Replicated())
-    for _ in one:
-        pass
-    wanted = one.state.state_dict()
-    for layout in (Replicated(), Sharded(accelerator)):
-        two = new_loop(config, accelerator, layout)
-        for _ in two:
+    with one_of_two() as accelerator:
+        config = replace(CONFIG, accumulate=2)
+        one = new_loop(config, alone(), Replicated())
+        for _ in one:
             pass
-        found = two.state.state_dict()
-        if accelerator.is_main_process:
-            assert_close_states(found, wanted)
-    print("all well", flush=True)
-    disband(accelerator)
+        wanted = one.state.state_dict()
+        for layout in (Replicated(), Sharded(accelerator)):
+            two = new_loop(config, accelerator, layout)
+            for _ in two:
+                pass
+            found = two.state.state_dict()
+            if accelerator.is_main_process:
+                assert_close_states(found, wanted)
 
 
 def test_two_processes_train_what_one_does() -> None:
-    assert in_two_processes(str(Path(__file__).resolve())).count("all well") == 2
+    check_in_two_processes(__file__)
 
 
 if __name__ == "__main__":

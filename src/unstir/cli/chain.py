@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from unstir.cli.arguments import parse, take, wants_help
+from unstir.cli.progress import decoding_progress
 from unstir.errors import UserError
 from unstir.recipes import Recipe
 from unstir.run import Run
@@ -73,8 +74,9 @@ def start(name: str, words: list[str], stages: Mapping[str, Recipe] | None = Non
             f"{folder} is a run already. Go on with it: unstir train --resume {folder}   Or choose another --out."
         )
     accelerator = engine()
-    with accelerator.main_process_first():
-        dataset = load(dataclasses.replace(stages[""].data, text="", groups=0))  # only for its kind and size
+    console = Console(quiet=not accelerator.is_main_process, highlight=False)
+    with accelerator.main_process_first(), decoding_progress(console) as progress:
+        dataset = load(stages[""].data.plain(), progress)  # only for its kind and size
     fit_recipe(stages[""], dataset, name)
     stages[""].derived.check(dataset.spec)
     check_stages(stages, dataset)
@@ -139,6 +141,7 @@ def train_stages(accelerator: Any, folder: Path, name: str, stages: Mapping[str,
         if len(stages) > 1:
             console.print(f"stage {number} of {len(stages)}: {recipe.about or stage_name(name, inner)}", soft_wrap=True)
         status = train_with(accelerator, run, stage_name(name, inner), recipe, resume=run.exists())
+        accelerator.free_memory()  # it holds on to all that it ever prepared: every stage's network, and its teacher's
         if status and len(stages) > 1:
             console.print(f"All stages go on with:  unstir train --resume {folder}", soft_wrap=True)
         if status:

@@ -100,7 +100,11 @@ def refuse_used(folder: Path) -> None:
 
 def default_folder(name: str, method: str, stages: Mapping[str, Any]) -> Path:
     """Beside the teacher: demo-progressive-4, and with a number after it where that is taken."""
-    teacher = Path(name.rpartition("@")[0] or name)
+    from unstir.run import named
+
+    teacher = named(name)[0].folder
+    if teacher.name in ("", ".."):  # named from inside, so that only the whole path says what it is called
+        teacher = teacher.resolve()
     base = teacher.with_name(f"{teacher.name}-{method}-{stages[''].sampling.steps}")
     folder, number = base, 2
     while folder.exists():
@@ -134,6 +138,8 @@ def take_numbers(words: list[str], flag: str) -> list[float]:
     at = next(i for i, word in enumerate(words) if word.partition("=")[0] == flag)
     given = [first, *words[at + (1 if "=" in words[at] else 2) :]]
     count = next((i for i, word in enumerate(given) if word.startswith("--")), len(given))
+    if not count:
+        raise UserError(f"{flag} needs a number")
     del words[at : at + count + (0 if "=" in words[at] else 1)]
     try:
         return [float(word) for word in given[:count]]

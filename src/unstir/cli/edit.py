@@ -30,6 +30,7 @@ from unstir.cli.sample import known_words, named_device, tell, with_captions, wi
 from unstir.conditioning.derived import ImageEmbedding, LowRes
 from unstir.data import DataSpec
 from unstir.editing import (
+    ByModel,
     colorize,
     image_to_image,
     inpaint,
@@ -146,19 +147,21 @@ def _upscale(model: Model, options: UpscaleOptions, cond: Conditions) -> Edited:
         raise UserError("which picture? name a file with --image FILE")
     small = read_small(Path(options.image), model.spec, model.recipe.data)
     draws: dict[str, Any] = {"n": options.n, "seed": options.seed, "batch_size": options.batch_size}
-    method = None if options.method == "model" else options.chosen()
-    if method is None and not isinstance(model.recipe.derived, LowRes):
-        raise UserError(
-            "this model was not trained to enlarge: leave --method out, or train one (unstir train cascade)"
-        )
-    how: dict[str, Any] = {"level": options.level, "method": method, "factor": options.factor}
-    x = upscale(model, small, settings=options, **how, **draws, **cond)
-    factor = -(-x.shape[2] // small.shape[1])
+    method, factor, derived = options.chosen(), options.factor, model.recipe.derived
+    if isinstance(method, ByModel):
+        if not isinstance(derived, LowRes):
+            raise UserError(
+                "this model was not trained to enlarge: leave --method out, or train one (unstir train cascade)"
+            )
+        factor = derived.factor
+    how: dict[str, Any] = {"level": options.level, "method": None if isinstance(method, ByModel) else method}
+    x = upscale(model, small, factor=factor, settings=options, **how, **draws, **cond)
     given = repeated(small.unsqueeze(0), factor, x.shape[2:])
     spec = replace(model.spec, shape=tuple(x.shape[1:]))
     units = " of 255" if spec.dtype == "uint8" else ""
-    error = f"made smaller again, what came out differs by {shrink_error(x, small, spec):.3g}{units} (root mean square)"
-    return Edited(x, given, (error,), spec)
+    error = shrink_error(x, small, factor, spec)
+    note = f"made smaller again, what came out differs by {error:.3g}{units} (root mean square)"
+    return Edited(x, given, (note,), spec)
 
 
 @dataclass(frozen=True)
@@ -302,7 +305,7 @@ def main(words: list[str]) -> None:
     given = conditions_from_files(take_conditions(rest, usable(spec)), [], recipe, spec, tell)
     if wants_help(rest):
         print("\n".join(condition_lines(spec)))
-    known_words([word for word in rest if word != "--image"], spec)  # a file here, a condition elsewhere
+    known_words([word for word in rest if word.partition("=")[0] != "--image"], spec)  # a file, elsewhere a condition
     settings = edit.defaults(recipe.sampling, rest)
     fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(SamplingConfig)}
     options = parse(edit.options(**fields, **edit.presets(recipe)), rest, f"unstir edit {name} {run.folder}")

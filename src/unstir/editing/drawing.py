@@ -41,9 +41,10 @@ class Drawing:
 
     @classmethod
     def of(cls, model: Model, settings: SamplingConfig | None, seed: int, cond: Mapping[str, Any]) -> Drawing:
-        """With the settings for editing where none are given; without the cost of guidance where it has nothing to go by."""
+        """With the settings for editing where none are given; without the cost of guidance where it has nothing to go by: nothing is asked
+        for, or only what is never left out."""
         settings = settings or editing_settings(model.recipe.sampling)
-        if settings.labels == "none" and not cond:
+        if settings.labels == "none" and not cond.keys() - model.spec.always:
             settings = replace(settings, guidance_scale=1.0)
         return cls(model, settings, seed, cond)
 

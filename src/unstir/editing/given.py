@@ -118,6 +118,8 @@ def _several(path: Path, axes: int) -> list[np.ndarray[Any, Any]] | None:
     if reader is None or path.is_dir():
         return None
     array = reader(path)
+    if array.ndim == axes + 1 and not len(array):
+        raise UserError(f"{path} holds no samples")
     return list(array) if array.ndim == axes + 1 else [array]
 
 

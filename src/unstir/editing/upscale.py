@@ -18,7 +18,7 @@ from unstir.data import DataConfig, DataSpec
 from unstir.data.arrays import gray
 from unstir.data.pictures import decode
 from unstir.editing.conditional import Method
-from unstir.editing.drawing import Drawing, editing_settings
+from unstir.editing.drawing import Drawing
 from unstir.editing.files import array_of, plural
 from unstir.editing.latent import held_to
 from unstir.errors import UserError
@@ -130,7 +130,8 @@ def _at(model: Model, large: tuple[int, ...], derived: LowRes) -> Model:
         raise UserError(
             f"a result of {'x'.join(map(str, large))} is too large for one piece (at most {LARGEST:,} places); cut it"
         )
-    if not isinstance(model.recipe.network, UNetConfig) or isinstance(model.denoiser, CorrectingDenoiser):
+    one_size = isinstance(model.denoiser, CorrectingDenoiser) and model.denoiser.linear.one_size
+    if not isinstance(model.recipe.network, UNetConfig) or one_size:
         own, wanted = ("x".join(map(str, sizes)) for sizes in (model.spec.shape[1:], large))
         small = "x".join(map(str, small_grid(model.spec.shape[1:], derived.factor)))
         raise UserError(
@@ -153,21 +154,18 @@ def _asked(
     model: Model, cond: dict[str, Any], n: int, settings: SamplingConfig | None, seed: int, batch_size: int
 ) -> Tensor:
     """n samples (n, *shape) under these conditions."""
-    settings = settings or editing_settings(model.recipe.sampling)
-    if len(cond) == 2 and settings.labels == "none":  # only what is never left out: guidance has nothing to go by
-        settings = replace(settings, guidance_scale=1.0)
     drawing = Drawing.of(model, settings, seed, cond)
-    times, pieces = drawing.times(), []
+    denoiser, times, pieces = drawing.denoiser(), drawing.times(), []
     for rng, conditions in drawing.batches(n, batch_size):
         x = drawing.process.prior_sample(drawing.normal(rng), times[0])
-        x = sample(drawing.denoiser(), drawing.settings.sampler, times, x, rng, conditions)
+        x = sample(denoiser, drawing.settings.sampler, times, x, rng, conditions)
         pieces.append(model.decode(x).cpu())
     return torch.cat(pieces)
 
 
-def shrink_error(x: Tensor, small: Tensor, spec: DataSpec) -> float:
-    """Root mean square, in the data's units, of what results (n, C, *large) made smaller again differ by from ``small`` (C, *small)."""
-    factor = -(-x.shape[2] // small.shape[1])
+def shrink_error(x: Tensor, small: Tensor, factor: int, spec: DataSpec) -> float:
+    """Root mean square, in the data's units, of what results (n, C, *large) made so many times smaller again differ by from ``small``
+    (C, *small)."""
     difference = spec.in_units(shrunk(x, factor)) - spec.in_units(small.unsqueeze(0))
     return float(difference.square().mean().sqrt())
 

@@ -65,7 +65,8 @@ class Companion(nn.Module):
         """Called after every step with ``Loss.seen`` of the whole batch, in the batch's order, on the CPU; here it does nothing."""
 
     def follow(self, module: nn.Module, step: int) -> None:
-        """Called after every step with the module as it is now, and the number of steps done, this one included; here it does nothing."""
+        """Called after every step with the module as it is now, and the number of steps done, this one included. The average takes the
+        weights in afterwards, with what is changed of them here. Here it does nothing."""
 
 
 class Objective(ABC):

@@ -33,7 +33,7 @@ MINUTES = 10.0
 
 # Labels, given or found, are plain conditions: nothing guides.
 consistency = Recipe(
-    about="A consistency model, from nothing, in ten minutes on two cores: samples in 1 or 2 steps (distilling or tuning a run is better).",
+    about="A consistency model, from nothing, in ten minutes on two cores: samples in 1 or 2 steps.",
     kinds=("image", "signal", "volume"),
     data=DataConfig(),
     process=EDM(sigma_max=60.0),

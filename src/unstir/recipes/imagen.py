@@ -1,10 +1,10 @@
 """Imagen's way from text to pictures, at a size for two processor cores.
 
 Kept of Imagen (Saharia et al. 2022, https://arxiv.org/abs/2205.11487): a text encoder that was trained on text alone and stays as it is;
-a cascade, told the captions in every stage; noise on the smaller picture at a level that the network is told (from 0 to 1); the efficient
-U-Net in the stage that enlarges; captions dropped out in a tenth of the training; large guidance scales with dynamic thresholding. Not
-kept: T5-XXL (a small sentence encoder that comes as a package: --data.text google/t5-v1_1-xxl where there is room for it), a third stage,
-the cosine process (EDM's).
+a cascade, told the captions in every stage; noise on the smaller picture at a level that the network is told (from 0 to 0.3; the paper's
+1 takes a longer training); the efficient U-Net in the stage that enlarges; captions dropped out in a tenth of the training; large guidance
+scales with dynamic thresholding. Not kept: T5-XXL (a small sentence encoder that comes as a package: --data.text google/t5-v1_1-xxl where
+there is room for it), a third stage, the cosine process (EDM's). Not the paper's: the second stage corrects what the small picture tells.
 """
 
 import dataclasses
@@ -13,7 +13,9 @@ from unstir.conditioning.derived import LowRes
 from unstir.data import DataConfig
 from unstir.networks import UNetConfig
 from unstir.objectives import DenoisingObjective, LogNormal
+from unstir.recipes.cascade import rest_times
 from unstir.recipes.quick import quick
+from unstir.recipes.recipe import DenoiserConfig
 
 _sampling = dataclasses.replace(quick.sampling, guidance_scale=4.0, dynamic_threshold=99.5)
 
@@ -29,10 +31,18 @@ imagen_base = dataclasses.replace(
 imagen = dataclasses.replace(
     imagen_base,
     about="Text to pictures, Imagen's way (Saharia et al. 2022): frozen text encoder, two stages, dynamic thresholding. For data with captions.",
-    derived=LowRes(factor=2, max_level=1.0, level=0.1),
-    objective=DenoisingObjective(space="F", times=LogNormal(-0.9, 1.2), dropout=0.1),
+    derived=LowRes(factor=2, max_level=0.3, level=0.05),
+    denoiser=DenoiserConfig(given="low_res"),
+    objective=DenoisingObjective(space="F", times=rest_times, dropout=0.1),
     network=UNetConfig(
-        channels=32, multipliers=(1, 2, 4), blocks=(1, 2), middle=4, attention=(2,), patch=1, efficient=True
+        channels=24,
+        multipliers=(1, 2, 4),
+        blocks=(1, 2),
+        middle=4,
+        attention=(2,),
+        head_channels=32,
+        patch=1,
+        efficient=True,
     ),
     sampling=dataclasses.replace(_sampling, guidance_scale=1.0, low_res_from="base"),
 )

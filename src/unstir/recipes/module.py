@@ -19,8 +19,8 @@ from unstir.clip import CaptionTower, Clip, PictureTower, Towers
 from unstir.conditioning.text import tidy
 from unstir.data import Condition, Dataset, DataSpec
 from unstir.denoiser import NetDenoiser
-from unstir.errors import UserError
-from unstir.linear import CorrectingDenoiser, LinearDenoiser
+from unstir.errors import UserError, did_you_mean
+from unstir.linear import CorrectingDenoiser, LinearDenoiser, RestDenoiser, Wiener
 from unstir.networks import KL, AutoencoderNetworkConfig, BottleneckConfig, NetworkConfig
 from unstir.networks.text import TextTokens
 from unstir.noisy_classifier import NoisyClassifier
@@ -66,6 +66,9 @@ class DenoiserConfig(ModuleConfig):
     linear_components: int = 0
     """Let the network correct the best linear denoiser of the data, known from their mean and this many principal components, instead
     of predicting from their standard deviation alone (0). For parameterization edm."""
+    given: str = ""
+    """Name of a condition on the data's grid that the data are close to (low_res): the network corrects what is best believed linearly
+    beside it, and so is left with what it does not tell. It can no longer be left out. For parameterization edm."""
     learn_variance: bool = False
     """The network also gives the reverse step's variance (improved DDPM); its objective must train it."""
 
@@ -81,16 +84,11 @@ class DenoiserConfig(ModuleConfig):
             )
         channels = spec.shape[0] * (2 if self.learn_variance else 1)
         sigma_data = self.sigma_data or spec.std
-        # Larger pictures get fewer components: the linear denoiser must not outgrow the network.
-        components = min(self.linear_components, spec.dimensions, COMPONENT_NUMBERS // spec.dimensions)
-        if components and self.parameterization != "edm":
-            raise UserError(
-                f"denoiser.linear_components works with denoiser.parameterization edm, not {self.parameterization}; set it to 0"
-            )
-        if components:
+        linear = self.linear(process, spec)
+        if linear is not None:
             return CorrectingDenoiser(
                 network.build(spec, out_channels=channels, in_channels=2 * spec.shape[0]),
-                LinearDenoiser(process, spec.shape, components),
+                linear,
                 sigma_data=sigma_data,
                 learn_variance=self.learn_variance,
             )
@@ -101,6 +99,45 @@ class DenoiserConfig(ModuleConfig):
             sigma_data=sigma_data,
             learn_variance=self.learn_variance,
         )
+
+    def linear(self, process: Process, spec: DataSpec) -> Wiener | None:
+        """The linear denoiser that the network corrects; None where it stands alone.
+
+        Raises:
+            UserError: settings that exclude each other, or a condition that the data do not have.
+        """
+        settings = {"linear_components": bool(self.linear_components), "given": bool(self.given)}
+        used = [name for name, set_ in settings.items() if set_]
+        if not used:
+            return None
+        if len(used) > 1:
+            raise UserError("a network corrects one linear denoiser: denoiser.linear_components, or denoiser.given")
+        if self.parameterization != "edm":
+            off = "set it to 0" if self.linear_components else "leave it out"
+            raise UserError(
+                f"denoiser.{used[0]} works with denoiser.parameterization edm, not {self.parameterization}; {off}"
+            )
+        if self.given:
+            return RestDenoiser(process, _on_the_datas_grid(self.given, spec))
+        # Larger pictures get fewer components: the linear denoiser must not outgrow the network.
+        components = min(self.linear_components, spec.dimensions, COMPONENT_NUMBERS // spec.dimensions)
+        return LinearDenoiser(process, spec.shape, components) if components else None
+
+
+def _on_the_datas_grid(name: str, spec: DataSpec) -> str:
+    """The name of a condition that always comes and has the data's shape.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    fitting = [key for key, c in spec.conditions.items() if c.kind == "grid" and c.always and c.shape == spec.shape]
+    if name not in fitting:
+        none = "these data have none (--derived low-res makes one; in latents there is none: --denoiser.given '')"
+        raise UserError(
+            f"denoiser.given is a condition that always comes and has the data's shape, and '{name}' is none: "
+            f"{did_you_mean(name, fitting) if fitting else none}"
+        )
+    return name
 
 
 def class_of(spec: DataSpec) -> tuple[str, Condition] | None:

@@ -63,10 +63,15 @@ MEASURED = (10_000, 2**26)
 """Samples, and numbers in them, from which the data's moments are taken."""
 
 
-def some_samples(dataset: Dataset) -> torch.Tensor:
-    """As many samples as tell the data's moments, evenly spread, (n, *shape) in model units."""
+def telling_rows(dataset: Dataset) -> torch.Tensor:
+    """The numbers of as many samples as tell the data's moments, evenly spread."""
     most = min(MEASURED[0], max(2, MEASURED[1] // dataset.spec.dimensions), len(dataset))
-    return dataset.samples(torch.linspace(0, len(dataset) - 1, most, dtype=torch.float64).round().long())
+    return torch.linspace(0, len(dataset) - 1, most, dtype=torch.float64).round().long()
+
+
+def some_samples(dataset: Dataset) -> torch.Tensor:
+    """Those samples, (n, *shape) in model units."""
+    return dataset.samples(telling_rows(dataset))
 
 
 HELD_OUT_SEED = 0x0E1D

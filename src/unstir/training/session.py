@@ -20,14 +20,14 @@ from unstir.kept import keep_clip
 from unstir.model import Model
 from unstir.recipes import Recipe
 from unstir.run import Run
-from unstir.sampling import mix_seed
+from unstir.sampling import SampleNoise, mix_seed
 from unstir.trainable import Trainable
 from unstir.trained import Trained
 from unstir.training.adopt import adopt
 from unstir.training.base import check_base, told_to
 from unstir.training.checkpoint import Checkpoints
 from unstir.training.devices import autocast_dtype, keep_freed_memory
-from unstir.training.draw import Draw, held_out, some_samples
+from unstir.training.draw import Draw, held_out, some_samples, telling_rows
 from unstir.training.latents import seen_by_the_module
 from unstir.training.layout import layout_of
 from unstir.training.loop import Loop, Progress, TrainingState
@@ -127,7 +127,7 @@ class Session:
         self.rows, self.held_out = held_out(rows, config.held_out, recipe.denoiser.kin(dataset, rows))
         self.module = recipe.denoiser.build(recipe.network, recipe.process, self.codec.latent_spec(self.spec))
         _check_trainable(recipe, self.module)
-        self.module.fit(samples)
+        self._fit(samples)
         if base is not None:
             self.notes.insert(0, f"{recipe.base}: {adopt(self.module, base, self.spec)}")
         self.module.autocast = autocast_dtype(config.precision, accelerator.device)
@@ -141,6 +141,16 @@ class Session:
         self._evaluation: DuringTraining | None = None
         if config.compile:
             self.module.network.compile()
+
+    def _fit(self, samples: torch.Tensor) -> None:
+        """Lets the module see samples, and the conditions computed from them where it asks for those."""
+        if not self.module.fits_to:
+            self.module.fit(samples)
+            return
+        rows = telling_rows(self.dataset)
+        rng = SampleNoise(self.recipe.training.seed, range(len(rows)))
+        computed = self.derived.training(self.dataset.samples(rows), rng)
+        self.module.fit(self.seen.samples(rows), **self.codec.told(computed, self.spec))
 
     def _base(self, recipe: Recipe) -> Trained | None:
         """The run to start from; None where there is none, or where this run has gone on from it already."""

@@ -5,6 +5,7 @@ A new kind of module needs a function here and a line in ``SHOWS``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,10 @@ def samples(session: Session, final: bool) -> Shown:
     padded = range(-(-count // processes) * processes)
     share = list(padded)[session.accelerator.process_index :: processes]
     mine: dict[str, Any] = {name: labels[[i % count for i in share]] for name, labels in cond.items()}
-    rows = rows_showing(session.dataset, cond, count)
-    mine |= computed_like(model, model.recipe.sampling, session.dataset, lambda i: rows[i % count])
+    rows = functools.cache(
+        lambda: rows_showing(session.dataset, cond, count)
+    )  # looked for only where they are asked for
+    mine |= computed_like(model, model.recipe.sampling, session.dataset, lambda i: rows()[i % count])
     x = model.decode(end(model.trajectory(share, seed=session.recipe.training.seed, **mine)))
     if processes > 1:  # process p's k-th sample is number k * processes + p
         x = session.accelerator.gather(x).unflatten(0, (processes, -1)).transpose(0, 1).flatten(0, 1)

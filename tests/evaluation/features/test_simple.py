@@ -56,7 +56,15 @@ def test_bands_cover_all_frequencies_but_the_mean_once(length: int) -> None:
     edges = band_edges(length)
     assert edges[0] == 1
     assert edges == sorted(set(edges))
-    assert edges[-1] == length // 2 + 1 or length == 1
+    assert edges[-1] == length // 2 + 1 or edges == [1]
+    assert (len(edges) == 1) == (length == 1)
+    # So the bands of a signal without a mean hold all of its power (Parseval), every frequency but the last of an even length twice.
+    x = torch.randn(1, 1, length, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x -= x.mean()
+    widths = torch.tensor([high - low for low, high in itertools.pairwise(edges)])
+    power = float((widths * (log_power(x)[0, 0].exp() - SILENCE)).sum()) * 2
+    nyquist = float((x * (-1) ** torch.arange(length)).sum()) ** 2 / length if length % 2 == 0 else 0.0
+    assert power - nyquist == pytest.approx(float(x.square().sum()), abs=1e-9)
 
 
 def test_spectrum_is_means_of_pieces_and_log_power(tmp_path: Path) -> None:

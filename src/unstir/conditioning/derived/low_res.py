@@ -64,7 +64,7 @@ def augment(low_res: Tensor, level: Tensor, eps: Tensor) -> Tensor:
         level: (B,) in [0, 1].
         eps: like low_res (B, ...).
     """
-    angle = level.to("cpu", torch.float64) * (math.pi / 2)
+    angle = level.cpu().double() * (math.pi / 2)  # in two steps: MPS has no float64
     return broadcast(angle.cos(), low_res) * low_res + broadcast(angle.sin(), low_res) * eps
 
 

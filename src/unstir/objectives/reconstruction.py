@@ -112,8 +112,8 @@ class ReconstructionObjective(Objective):
 
     perceptual: float = 1.0
     """Weight of the difference that EfficientNet-lite0 sees between pictures. 0 for data that are none, and where its package is missing."""
-    adversarial: float = 0.5
-    """Weight of the adversarial term, beside the adaptive one (0: no discriminator)."""
+    adversarial: float = 0.0
+    """Weight of the adversarial term, beside the adaptive one (0: no discriminator; the paper's is 0.5)."""
     adversarial_start: float = 0.5
     """Fraction of training after which the discriminator learns and is to be deceived."""
     discriminator_channels: int = 32

@@ -2,9 +2,10 @@
 
 Kept of Imagen (Saharia et al. 2022, https://arxiv.org/abs/2205.11487): a text encoder that was trained on text alone and stays as it is;
 a cascade, told the captions in every stage; noise on the smaller picture at a level that the network is told (from 0 to 0.3; the paper's
-1 takes a longer training); the efficient U-Net in the stage that enlarges; captions dropped out in a tenth of the training; large guidance
-scales with dynamic thresholding. Not kept: T5-XXL (a small sentence encoder that comes as a package: --data.text google/t5-v1_1-xxl where
-there is room for it), a third stage, the cosine process (EDM's). Not the paper's: the second stage corrects what the small picture tells.
+1 takes a longer training); the efficient U-Net in the stage that enlarges; captions dropped out in a tenth of the training; a large guidance
+scale. Not kept: dynamic thresholding, which turns white backgrounds grey (--dynamic-threshold 99.5 is the paper's); T5-XXL (a small sentence
+encoder that comes as a package: --data.text google/t5-v1_1-xxl where there is room for it); a third stage; the cosine process (EDM's). Not
+the paper's: the second stage corrects what the small picture tells.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from unstir.recipes.cascade import rest_times
 from unstir.recipes.quick import quick
 from unstir.recipes.recipe import DenoiserConfig
 
-_sampling = dataclasses.replace(quick.sampling, guidance_scale=4.0, dynamic_threshold=99.5)
+_sampling = dataclasses.replace(quick.sampling, guidance_scale=4.0)
 
 imagen_base = dataclasses.replace(
     quick,
@@ -30,7 +31,7 @@ imagen_base = dataclasses.replace(
 
 imagen = dataclasses.replace(
     imagen_base,
-    about="Text to pictures, Imagen's way (Saharia et al. 2022): frozen text encoder, two stages, dynamic thresholding. For data with captions.",
+    about="Text to pictures, Imagen's way (Saharia et al. 2022): frozen text encoder, two stages, large guidance. For data with captions.",
     derived=LowRes(factor=2, max_level=0.3, level=0.05),
     denoiser=DenoiserConfig(given="low_res"),
     objective=DenoisingObjective(space="F", times=rest_times, dropout=0.1),

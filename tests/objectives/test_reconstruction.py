@@ -26,7 +26,7 @@ from unstir.recipes import AutoencoderConfig
 from unstir.sampling import SampleNoise
 
 SPEC = DataSpec("image", (3, 12, 10), dtype="uint8", bounds=(-1.0, 1.0))
-PLAIN = ReconstructionObjective(perceptual=0.0, adversarial_start=0.25, discriminator_channels=4)
+PLAIN = ReconstructionObjective(perceptual=0.0, adversarial=0.5, adversarial_start=0.25, discriminator_channels=4)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -215,7 +215,7 @@ def test_gradients_reach_the_picture_and_not_the_network(look: PerceptualDistanc
     assert y.grad is not None
     assert bool(y.grad.any())
     assert all(p.grad is None for p in look.network.parameters())
-    _, objective, critics = new(ReconstructionObjective())
+    _, objective, critics = new(ReconstructionObjective(adversarial=0.5))
     assert objective.perceptual == 1.0
     assert all(name.startswith("discriminator.") for name in critics.state_dict())
 

@@ -52,11 +52,13 @@ def session_of(folder: Path) -> Session:
 
 
 def as_if_learnt(folder: Path, much: float = 0.1) -> Path:
-    """A few steps teach a network little of its conditions, and many layers begin at 0: a little of everything is added."""
+    """A few steps teach a network little of its conditions, and many layers begin at 0: a little of everything that is learnt is added.
+    What a linear belief has read off the data stays: a variance with something added may be none."""
     generator, changed = torch.Generator().manual_seed(0), weights(folder)
-    for value in changed.values():
+    for name, value in changed.items():
         if value.is_floating_point():
-            value += much * torch.randn(value.shape, generator=generator).to(value)
+            added = much * torch.randn(value.shape, generator=generator).to(value)
+            value += 0 if name.startswith("linear.") else added
     safetensors.torch.save_file(changed, folder / "model.safetensors")
     return folder
 

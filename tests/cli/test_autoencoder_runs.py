@@ -22,7 +22,7 @@ from unstir.run import Run
 from unstir.training.checkpoint import Checkpoints
 
 TINY = ["--network.channels", "8", "--network.head-channels", "8", "--training.batch-size", "8", "--training.precision", "fp32",
-        "--objective.discriminator-channels", "4", "--objective.perceptual", "0"]  # fmt: skip
+        "--objective.adversarial", "0.5", "--objective.discriminator-channels", "4", "--objective.perceptual", "0"]  # fmt: skip
 
 
 def train(data: Path | str, out: Path, *words: str) -> Path:

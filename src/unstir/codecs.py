@@ -156,15 +156,17 @@ def keep(folder: Path, name: str, autoencoder: Autoencoder) -> None:
         autoencoder: it, opened.
 
     Raises:
-        UserError: they cannot be written.
+        UserError: they cannot be written, or a run of its own is where they would be.
     """
     kind, rest = parted(name)
     inside, begun = folder / INSIDE, (folder / "recipe.toml").is_file()
     if name == INSIDE or (kind and not KINDS[kind].files) or (begun and inside.is_dir()):
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    if inside.is_dir() and Path(rest).expanduser().resolve() == inside.resolve():  # it was trained there on purpose
+        return
     try:
-        shutil.rmtree(inside, ignore_errors=True)  # of a run that was killed before it began
+        folder.mkdir(parents=True, exist_ok=True)
+        make_room(inside)
         building = Path(tempfile.mkdtemp(prefix=".autoencoder-", dir=folder))
         _copy(kind, Path(rest), autoencoder, building)
         building.chmod(0o755)
@@ -173,7 +175,21 @@ def keep(folder: Path, name: str, autoencoder: Autoencoder) -> None:
         raise UserError(f"cannot copy the autoencoder into {folder}: {error.strerror or error}") from None
 
 
+def make_room(folder: Path) -> None:
+    """Removes the copy that was left behind by a run that was killed before it began.
+
+    Raises:
+        UserError: it is no copy but a run that somebody has trained there.
+    """
+    if (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{folder} is a run of its own, and where this run would keep its copy of another: choose another --out"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _copy(kind: str, source: Path, autoencoder: Autoencoder, into: Path) -> None:
+    source = source.expanduser()
     if not source.is_dir():  # RUN@STEP
         source = Path(str(source).rpartition("@")[0])
     for pattern in KINDS[kind].files if kind else ("recipe.toml",):

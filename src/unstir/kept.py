@@ -6,12 +6,12 @@ A copy is a run folder with nothing but recipe.toml and model.safetensors.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from unstir.codecs import make_room
 from unstir.conditioning.derived import ImageEmbedding
 from unstir.errors import UserError
 from unstir.recipes import Recipe
@@ -67,19 +67,21 @@ def copy_run(name: str, into: Path, change: Callable[[Recipe], Recipe] = lambda 
         change: of the recipe that the copy keeps.
 
     Raises:
-        UserError: no such run, one without weights, or the copy cannot be written.
+        UserError: no such run, one without weights, the copy cannot be written, or a run of its own is where it would be.
     """
     run, step = named(name)
+    if step is None and run.folder.resolve() == into.resolve():  # it was trained there on purpose
+        return
     trained = run.trained("cpu", step)
     recipe_name, recipe, spec = run.read_recipe()
     about = {key: value for key, value in run.data_set().items() if key != "spec"}
     try:
         into.parent.mkdir(parents=True, exist_ok=True)
+        make_room(into)
         building = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
         Run(building).write_recipe(recipe_name, change(recipe), spec, about)
         Run(building).write_weights(trained.module.state_dict())
         building.chmod(0o755)
-        shutil.rmtree(into, ignore_errors=True)  # of a run that was killed before it began
         building.rename(into)
     except OSError as error:
         raise UserError(f"cannot copy {name} into {into.parent}: {error.strerror or error}") from None

@@ -21,6 +21,7 @@ from unstir.codec import LatentCodec
 from unstir.conditioning.derived import Edges
 from unstir.data import DataConfig, load
 from unstir.errors import UserError
+from unstir.kept import copy_run
 from unstir.networks.layers import space_to_depth
 from unstir.run import Run
 from unstir.stages import read_stages
@@ -133,6 +134,25 @@ def test_a_run_keeps_its_autoencoder(autoencoder: Path, data: Path, tmp_path: Pa
     assert "does not match this run's latents" in said("train", "--resume", out, "--training.steps", "5")
 
 
+def test_no_run_is_lost_to_a_copy(autoencoder: Path, data: Path, tmp_path: Path) -> None:
+    """Where a run keeps its autoencoder there may be one already that somebody trained there."""
+    own, other = tmp_path / "x" / "autoencoder", tmp_path / "y" / "autoencoder"
+    for folder in (own, other):
+        shutil.copytree(autoencoder, folder)
+    files = sorted(path.relative_to(own) for path in own.rglob("*"))
+    assert Path("checkpoints") in files
+    out = train("latent", data, tmp_path / "x", "--autoencoder", str(own), *UNET)
+    assert sorted(path.relative_to(own) for path in own.rglob("*")) == files
+    assert unstir.load(out).sample(1).shape == (1, 3, 12, 10)
+    words = ["train", "latent", "--data", data, "--autoencoder", autoencoder, "--out", tmp_path / "y", *PLAN, *UNET]
+    assert "choose another --out" in said(*words)
+    assert sorted(path.relative_to(other) for path in other.rglob("*")) == files
+    with pytest.raises(UserError, match="choose another --out"):
+        copy_run(str(autoencoder), other)
+    copy_run(str(other), other)
+    assert sorted(path.relative_to(other) for path in other.rglob("*")) == files
+
+
 def test_a_student_works_in_its_teachers_latents(autoencoder: Path, data: Path, tmp_path: Path) -> None:
     """With the autoencoder that the teacher keeps, wherever that one's came from."""
     shutil.copytree(autoencoder, tmp_path / "ae")
@@ -229,6 +249,41 @@ def test_what_the_network_is_shown(data: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(batch.x, session.codec.encode(pixels.x), rtol=1e-4, atol=1e-5)
     assert torch.equal(batch.cond["edges"], space_to_depth(pixels.cond["edges"], 2))
     assert torch.equal(batch.cond["label"], pixels.cond["label"])
+
+
+@pytest.mark.parametrize("name", ["", "haar:2"])
+def test_what_a_condition_tells_is_measured_on_the_same_samples(name: str, data: Path, tmp_path: Path) -> None:
+    """The linear denoiser that is corrected is the straight line through what the network sees, sample by sample."""
+    from unstir.conditioning.derived.low_res import enlarged, shrunk
+    from unstir.linear import CorrectingDenoiser, RestDenoiser
+    from unstir.recipes import RECIPES
+    from unstir.recipes.serial import override
+    from unstir.training.devices import engine
+    from unstir.training.session import Session
+
+    changes: dict[str, Any] = {
+        "autoencoder": name,
+        "data": {"source": str(data), "flip": True, "cache": str(tmp_path / "cache")},
+        "derived": {"max_level": 0.0},
+        "network": {"channels": 8, "middle": 1, "head_channels": 8},
+        "training": {"steps": 1, "batch_size": 8},
+    }
+    dataset = load(DataConfig(source=str(data)))
+    session = Session(Run(tmp_path), "cascade", override(RECIPES["cascade"], changes), dataset, engine())
+    pixels = dataset.samples(np.arange(40))
+    small = enlarged(shrunk(pixels, 2), 2, (12, 10))
+    x = session.codec.encode(pixels)
+    c = space_to_depth(small, 2) if name else small
+    gain, offset = np.polyfit(c.double().flatten().numpy(), x.double().flatten().numpy(), 1)
+    assert isinstance(session.module, CorrectingDenoiser)
+    linear = session.module.linear
+    assert isinstance(linear, RestDenoiser)
+    assert float(linear.gain) == pytest.approx(gain, rel=1e-3)
+    assert float(linear.offset) == pytest.approx(offset, abs=1e-3)
+    assert float(linear.rest) == pytest.approx(float((x - offset - gain * c).square().mean()), rel=1e-3)
+    assert float(linear.rest) < 0.99 * float(x.var())
+    for progress in session:
+        assert bool(torch.isfinite(progress.loss))
 
 
 def test_a_run_stays_in_its_latents(haar_run: Path, tmp_path: Path) -> None:
@@ -502,3 +557,22 @@ def test_a_cascade_s_stage_may_work_in_latents(data: Path, tmp_path: Path) -> No
     small = unstir.load(below).sample(2, label="one", seed=1)
     given = model.recipe.derived.enlarge(model.spec.to_model(model.spec.to_data(small)), model.spec)  # type: ignore[attr-defined]
     torch.testing.assert_close(model.sample(2, label="one", seed=1, low_res=given), x)
+
+
+def test_a_cascade_in_the_latents_of_an_autoencoder(autoencoder: Path, data: Path, tmp_path: Path) -> None:
+    """Its latents have not the shape of the small picture, which can then not be corrected: said before anything is trained."""
+    out, words = tmp_path / "r", ["--autoencoder", str(autoencoder), *UNET]
+    message = said("train", "cascade", "--data", data, "--out", out, *PLAN, *words)
+    assert "leave it out with --denoiser.given ''" in message
+    assert len(message.splitlines()) == 1
+    assert not out.exists()
+    train("cascade", data, out, *words, "--denoiser.given", "")
+    model, below = unstir.load(out), unstir.load(out / "base")
+    assert (model.latent_spec.shape, below.latent_spec.shape) == ((4, 3, 3), (4, 2, 2))
+    assert model.latent_spec.conditions["low_res"].shape == (48, 3, 3)
+    x = model.sample(2, label="one", seed=1)
+    small = below.sample(2, label="one", seed=1)
+    given = model.recipe.derived.enlarge(model.spec.to_model(model.spec.to_data(small)), model.spec)  # type: ignore[attr-defined]
+    torch.testing.assert_close(model.sample(2, label="one", seed=1, low_res=given), x)
+    other = train("cascade", data, tmp_path / "haar", "--autoencoder", "haar:2", *UNET, "--denoiser.given", "low_res")
+    assert unstir.load(other).sample(1).shape == (1, 3, 12, 10)

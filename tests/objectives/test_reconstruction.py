@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor
 
 from unstir.autoencoder import Autoencoder
@@ -24,6 +25,8 @@ from unstir.objectives.reconstruction import Critics, adaptive_weight, hinge
 from unstir.processes import EDM
 from unstir.recipes import AutoencoderConfig
 from unstir.sampling import SampleNoise
+from unstir.training.config import TrainingConfig
+from unstir.training.loop import Loop, TrainingState
 
 SPEC = DataSpec("image", (3, 12, 10), dtype="uint8", bounds=(-1.0, 1.0))
 PLAIN = ReconstructionObjective(perceptual=0.0, adversarial=0.5, adversarial_start=0.25, discriminator_channels=4)
@@ -151,6 +154,29 @@ def test_the_codebook_follows_only_after_the_step() -> None:
     assert torch.equal(autoencoder.network.get_buffer("bottleneck.codes"), before)
     critics.follow(autoencoder, 1)
     assert not torch.equal(autoencoder.network.get_buffer("bottleneck.codes"), before)
+
+
+def test_the_discriminator_tells_data_from_what_a_frozen_autoencoder_makes_of_them() -> None:
+    """Through the training loop, whose clipping of the autoencoder's gradient is none of its business."""
+    spec = DataSpec("image", (3, 16, 16), dtype="uint8", bounds=(-1.0, 1.0))
+    x = torch.rand(64, *spec.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.manual_seed(0)
+    autoencoder = AutoencoderConfig(KL()).build(AutoencoderNetworkConfig(channels=8, head_channels=8), EDM(), spec)
+    autoencoder.fit(x)  # principal components: pictures with less contrast
+    before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
+    objective = replace(PLAIN, adversarial_start=0.0, discriminator_channels=8).fitted(spec)
+    config = TrainingConfig(steps=60, batch_size=16, learning_rate=2e-3, gradient_clip=1e-3, warmup=0)
+    state = TrainingState(autoencoder, config, companion=objective.companion(EDM()))
+    for group in state.optimizer.param_groups:
+        group["lr_scale"] = 0.0
+
+    def draw(step: int, positions: list[int], rng: SampleNoise) -> Batch:
+        return Batch(x[[(16 * step + position) % 64 for position in positions]])
+
+    judged = [float(p.parts["discriminator"]) for p in Loop(state, objective, draw, config, Accelerator(cpu=True))]
+    assert judged[0] == pytest.approx(1, abs=0.2)
+    assert max(judged[-10:]) < 0.5
+    assert all(torch.equal(value, before[name]) for name, value in autoencoder.state_dict().items())
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 9), (2, 30), (1, 3, 4, 5)])

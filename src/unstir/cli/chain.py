@@ -35,6 +35,9 @@ AT_ITS_OWN = (
 )
 """Options of data and training that are not meant for a stage of another kind than the last one: an autoencoder, a CLIP, a prior."""
 
+OF_ENLARGING = ("--derived", "--denoiser.given", "--sampling.low-res")
+"""Options that are not meant for a stage that enlarges nothing."""
+
 
 def start(name: str, words: list[str], stages: Mapping[str, Recipe] | None = None) -> None:
     """``unstir train NAME --data SOURCE``.
@@ -110,6 +113,27 @@ def check_stages(stages: Mapping[str, Recipe], dataset: Any) -> None:
         if recipe.vectors:
             check_captions(dataset)
         recipe.denoiser.rows(dataset)
+        if recipe.autoencoder not in stages:
+            _check_given(recipe, dataset.spec)
+
+
+def _check_given(recipe: Recipe, spec: Any) -> None:
+    """Refuses a condition that a denoiser is to correct and that has not the shape of what it works on."""
+    import torch
+
+    from unstir.codec import IDENTITY, Codec, LatentCodec
+    from unstir.codecs import open_autoencoder
+    from unstir.recipes import DenoiserConfig
+    from unstir.run import fetch
+
+    if not isinstance(recipe.denoiser, DenoiserConfig) or not recipe.denoiser.given:
+        return
+    codec: Codec = IDENTITY
+    if recipe.autoencoder:
+        autoencoder = open_autoencoder(recipe.autoencoder, spec, fetch, torch.device("cpu"))
+        channels = autoencoder.latent_channels
+        codec = LatentCodec(autoencoder, (0.0,) * channels, (1.0,) * channels)
+    recipe.denoiser.linear(recipe.process, codec.latent_spec(recipe.derived.described(spec)))
 
 
 def resume(folder: str, words: list[str]) -> None:
@@ -270,7 +294,7 @@ def _is_for(folder: str, stages: Mapping[str, Recipe], flag: str) -> bool:
     """Whether an option that names no stage is for this one."""
     if _is_other(folder, stages):
         return flag.startswith(("--data", "--training")) and not flag.startswith(AT_ITS_OWN)
-    return not folder or _enlarges(stages[folder]) or not flag.startswith(("--derived", "--sampling.low-res"))
+    return not folder or _enlarges(stages[folder]) or not flag.startswith(OF_ENLARGING)
 
 
 def _meant_for(folder: str, stages: Mapping[str, Recipe], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,10 @@ def is_autoencoder(run: Run) -> bool:
 
 def _its_own(run: Run, config: DataConfig) -> bool:
     """Whether these are the data that the run was trained on."""
+    from unstir.cli.train import findable_data
+
     own = run.read_recipe()[1].data
-    return (config.source, config.split) == (own.source, own.split)
+    return (findable_data(config).source, config.split) == (own.source, own.split)
 
 
 def kept_from(run: Run | None, config: DataConfig, data: Dataset) -> Dataset:

@@ -108,7 +108,7 @@ class Codebook(Bottleneck):
             if self.training:
                 self._look(z.detach().movedim(1, -1).flatten(0, -2), found.flatten(), noise[:, 0].flatten())
             share = torch.bincount(found.flatten(), minlength=len(self.codes)) / found.numel()  # (K,)
-            perplexity = torch.special.entr(share).sum().exp()
+            perplexity = torch.xlogy(share, share).sum().neg().exp()
             return Squeezed(z + (code - z).detach(), penalty, perplexity)
 
     def encode(self, h: Tensor) -> Tensor:

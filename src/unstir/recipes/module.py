@@ -132,7 +132,7 @@ def _on_the_datas_grid(name: str, spec: DataSpec) -> str:
     """
     fitting = [key for key, c in spec.conditions.items() if c.kind == "grid" and c.always and c.shape == spec.shape]
     if name not in fitting:
-        none = "these data have none (--derived low-res makes one; in latents there is none: --denoiser.given '')"
+        none = "there is none here (--derived low-res makes one, but latents seldom have its shape: leave it out with --denoiser.given '')"
         raise UserError(
             f"denoiser.given is a condition that always comes and has the data's shape, and '{name}' is none: "
             f"{did_you_mean(name, fitting) if fitting else none}"

@@ -95,15 +95,17 @@ def measure(
         rows = rows[np.linspace(0, len(rows) - 1, SAMPLES).round().astype(np.int64)]
     bottleneck = autoencoder.network.bottleneck if isinstance(autoencoder.network, GridCoder) else None
     codes = len(bottleneck.codes) if isinstance(bottleneck, Codebook) else 0
-    sums = torch.zeros(4 + codes, dtype=torch.float64, device=accelerator.device)
+    sums = torch.zeros(4 + codes, dtype=torch.float64)  # on the CPU: MPS has no float64
     mine = rows[accelerator.process_index :: accelerator.num_processes]
     for x, z, y in pairs(autoencoder, dataset, mine, accelerator.device):
-        ratios, wide = noise_ratios(x, y, dataset.spec), z.double()
-        facts = [ratios.sum(), wide.sum(), wide.square().sum(), torch.tensor(float(z.numel()))]
-        sums[:4] += torch.stack([fact.to(sums) for fact in facts])
+        ratios, wide = noise_ratios(x.cpu(), y.cpu(), dataset.spec), z.cpu().double()
+        sums[:4] += torch.stack(
+            [ratios.sum(), wide.sum(), wide.square().sum(), torch.tensor(float(z.numel())).double()]
+        )
         if isinstance(bottleneck, Codebook):
-            sums[4:] += torch.bincount(bottleneck.numbers(z).flatten(), minlength=codes)
-    sums = accelerator.reduce(sums, reduction="sum").cpu()
+            sums[4:] += torch.bincount(bottleneck.numbers(z).flatten().cpu(), minlength=codes)
+    if accelerator.num_processes > 1:
+        sums = accelerator.reduce(sums.to(accelerator.device), reduction="sum").cpu()
     mean, square = (sums[1:3] / sums[3]).tolist()
     used = sums[4:] / sums[4:].sum()
     return Fidelity(

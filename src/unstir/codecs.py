@@ -7,9 +7,10 @@ no other, and stays as it was when that one is trained on.
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,11 @@ def keep(folder: Path, name: str, autoencoder: Autoencoder) -> None:
     inside, begun = folder / INSIDE, (folder / "recipe.toml").is_file()
     if name == INSIDE or (kind and not KINDS[kind].files) or (begun and inside.is_dir()):
         return
+    if (
+        Path(rest).expanduser().resolve() == inside.resolve()
+    ):  # it is there, and has files of its own beside those of a copy
+        return
+    check_way(inside, COPIED)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         shutil.rmtree(inside, ignore_errors=True)  # of a run that was killed before it began
@@ -171,6 +177,28 @@ def keep(folder: Path, name: str, autoencoder: Autoencoder) -> None:
         building.rename(inside)
     except OSError as error:
         raise UserError(f"cannot copy the autoencoder into {folder}: {error.strerror or error}") from None
+
+
+COPIED = ("recipe.toml", "model.safetensors", *(pattern for kind in KINDS.values() for pattern in kind.files))
+"""Patterns of the files of a copy."""
+
+
+def check_way(into: Path, files: Sequence[str]) -> None:
+    """Refuses to put a copy where something else is. An older copy, of a run that was killed before it began, may go.
+
+    Args:
+        into: the folder of the copy.
+        files: patterns of all the files that a copy has.
+
+    Raises:
+        UserError: with what is there.
+    """
+    there = sorted(path.name for path in into.iterdir()) if into.is_dir() else [""] if into.exists() else []
+    for name in there:
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in files):
+            raise UserError(
+                f"{into} is in the way of the copy that a run keeps there ({into / name}): choose another --out"
+            )
 
 
 def _copy(kind: str, source: Path, autoencoder: Autoencoder, into: Path) -> None:

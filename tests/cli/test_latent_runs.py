@@ -502,3 +502,15 @@ def test_a_cascade_s_stage_may_work_in_latents(data: Path, tmp_path: Path) -> No
     small = unstir.load(below).sample(2, label="one", seed=1)
     given = model.recipe.derived.enlarge(model.spec.to_model(model.spec.to_data(small)), model.spec)  # type: ignore[attr-defined]
     torch.testing.assert_close(model.sample(2, label="one", seed=1, low_res=given), x)
+
+
+def test_an_autoencoder_where_its_copy_would_be_stays(autoencoder: Path, data: Path, tmp_path: Path) -> None:
+    everything = sorted(path.name for path in autoencoder.iterdir())
+    shutil.copytree(autoencoder, tmp_path / "own" / "autoencoder")
+    train("latent", data, tmp_path / "own", "--autoencoder", str(tmp_path / "own" / "autoencoder"), *UNET)
+    assert sorted(path.name for path in (tmp_path / "own" / "autoencoder").iterdir()) == everything
+    assert unstir.load(tmp_path / "own").sample(2).shape == (2, 3, 12, 10)
+    shutil.copytree(autoencoder, tmp_path / "others" / "autoencoder")
+    start = ["train", "latent", "--data", data, "--out", tmp_path / "others", *PLAN, *UNET]
+    assert "is in the way" in said(*start, "--autoencoder", autoencoder)
+    assert sorted(path.name for path in (tmp_path / "others" / "autoencoder").iterdir()) == everything

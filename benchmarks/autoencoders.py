@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from judge import Judge
 from report import heading, table
-from torch import Tensor
 from unstir.autoencoder import Autoencoder
 from unstir.codecs import open_autoencoder
 from unstir.conditioning.derived.low_res import enlarged, shrunk

@@ -96,7 +96,14 @@ def finish(model: Model, comparer: Comparer, options: argparse.Namespace) -> lis
     """A line for every share of noise that is kept: found in --out, or drawn and compared."""
     path = Path(options.out)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    facts = {"run": str(options.run), "n": len(comparer.known), "each": options.each, "scale": options.scale}
+    facts = {
+        "run": str(options.run),
+        "n": len(comparer.known),
+        "each": options.each,
+        "scale": options.scale,
+        "data": options.data,
+        "features": options.features,
+    }
     known = {json.dumps({key: row.get(key) for key in (*facts, "keep")}): row for row in rows}
     result = []
     for keep in options.keeps:

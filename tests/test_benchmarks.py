@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -491,6 +492,23 @@ def test_variations_are_compared_about_the_mean(tmp_path: Path) -> None:
     assert turned["found"] == 0
     assert turned["source"] == pytest.approx(np.diagonal(cosine, 1).sum() / 10 + cosine[0, 9] / 10, abs=1e-3)
     assert comparer.among_data()[0] == pytest.approx(another, abs=1e-3)
+
+
+def test_variations_of_other_data_or_in_other_features_are_other_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparer, drawn = variations.Comparer(as_dataset(SMALL), 4, "pixels", tmp_path), []
+
+    def draw(model: Any, comparer: variations.Comparer, keep: float, options: Any) -> tuple[Any, float]:
+        drawn.append((options.data, options.features))
+        return comparer.sources, 0.0
+
+    monkeypatch.setattr(variations, "draw", draw)
+    asked = [(None, None), (None, None), ("emoji", None), ("emoji", "pixels"), ("emoji", None)]
+    for data, features in asked:
+        facts = {"run": "r", "each": 1, "scale": None, "keeps": [0.5], "shown": 1, "data": data, "features": features}
+        variations.finish(Any, comparer, argparse.Namespace(**facts, out=str(tmp_path / "v.jsonl")))  # type: ignore[arg-type]
+    assert drawn == [(None, None), ("emoji", None), ("emoji", "pixels")]
 
 
 def test_diversity_is_the_mean_distance_within_a_class() -> None:

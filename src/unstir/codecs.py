@@ -7,9 +7,10 @@ no other, and stays as it was when that one is trained on.
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,17 +157,18 @@ def keep(folder: Path, name: str, autoencoder: Autoencoder) -> None:
         autoencoder: it, opened.
 
     Raises:
-        UserError: they cannot be written, or a run of its own is where they would be.
+        UserError: they cannot be written, or something else is in the way.
     """
     kind, rest = parted(name)
     inside, begun = folder / INSIDE, (folder / "recipe.toml").is_file()
     if name == INSIDE or (kind and not KINDS[kind].files) or (begun and inside.is_dir()):
         return
-    if inside.is_dir() and Path(rest).expanduser().resolve() == inside.resolve():  # it was trained there on purpose
+    if Path(rest).expanduser().resolve() == inside.resolve():  # a run that was trained there, with more than a copy has
         return
+    check_way(inside, COPIED)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        make_room(inside)
+        shutil.rmtree(inside, ignore_errors=True)  # of a run that was killed before it began
         building = Path(tempfile.mkdtemp(prefix=".autoencoder-", dir=folder))
         _copy(kind, Path(rest), autoencoder, building)
         building.chmod(0o755)
@@ -175,17 +177,26 @@ def keep(folder: Path, name: str, autoencoder: Autoencoder) -> None:
         raise UserError(f"cannot copy the autoencoder into {folder}: {error.strerror or error}") from None
 
 
-def make_room(folder: Path) -> None:
-    """Removes the copy that was left behind by a run that was killed before it began.
+COPIED = ("recipe.toml", "model.safetensors", *(pattern for kind in KINDS.values() for pattern in kind.files))
+"""Patterns of the files of a copy."""
+
+
+def check_way(into: Path, files: Sequence[str]) -> None:
+    """Refuses to put a copy where something else is. An older copy, of a run that was killed before it began, may go.
+
+    Args:
+        into: the folder of the copy.
+        files: patterns of all the files that a copy has.
 
     Raises:
-        UserError: it is no copy but a run that somebody has trained there.
+        UserError: with what is there.
     """
-    if (folder / "checkpoints").is_dir():
-        raise UserError(
-            f"{folder} is a run of its own, and where this run would keep its copy of another: choose another --out"
-        )
-    shutil.rmtree(folder, ignore_errors=True)
+    there = sorted(path.name for path in into.iterdir()) if into.is_dir() else [""] if into.exists() else []
+    for name in there:
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in files):
+            raise UserError(
+                f"{into} is in the way of the copy that a run keeps there ({into / name}): choose another --out"
+            )
 
 
 def _copy(kind: str, source: Path, autoencoder: Autoencoder, into: Path) -> None:

@@ -13,6 +13,7 @@ from unstir.clip import Clip
 from unstir.conditioning.derived import Derived, LowRes
 from unstir.conditioning.derived.image_embedding import NAME as IMAGE
 from unstir.data import Condition, DataSpec
+from unstir.errors import UserError
 from unstir.others import cached
 from unstir.recipes import Recipe, SamplingConfig
 from unstir.trained import Fetch
@@ -45,7 +46,11 @@ def completed(
     seed: int,
     indices: Sequence[int],
 ) -> dict[str, Tensor]:
-    """The conditions of some samples with those that other models draw; captions that only these read are left out."""
+    """The conditions of some samples with those that other models draw; captions that only these read are left out.
+
+    Raises:
+        UserError: captions that nobody reads, since what they would be read for was given.
+    """
     found = dict(rows)
     for name, draw in DRAWN.items():
         if name in model.spec.conditions and name not in rows:
@@ -55,6 +60,12 @@ def completed(
     mute = [
         name for name in captions_read_by_others(model, settings) if name not in conditions or not conditions[name].seen
     ]
+    if IMAGE in rows and not settings.clip_model:  # a CLIP that guides reads captions too
+        for name in mute:
+            if given.get(name) is not None:
+                raise UserError(
+                    f"only the prior reads captions, and with an image nobody asks it: leave one of the two out, {name} or the image"
+                )
     return {name: value for name, value in found.items() if name not in mute}
 
 

@@ -11,14 +11,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from unstir.codecs import make_room
+from unstir.codecs import check_way
 from unstir.conditioning.derived import ImageEmbedding
 from unstir.errors import UserError
 from unstir.recipes import Recipe
-from unstir.run import Run, named
+from unstir.run import Run, is_run, named
 
 CLIP = "clip"
 """The folder in a run's own that holds its CLIP; also the name of the stage that trains it."""
+COPIED = ("recipe.toml", "model.safetensors")
+"""The files of a copy."""
 
 
 def clip_named(recipe: Recipe) -> str:
@@ -28,7 +30,7 @@ def clip_named(recipe: Recipe) -> str:
 
 def is_inside(folder: Path, name: str) -> bool:
     """Whether a name leads to a run as seen from this run folder."""
-    return bool(name) and not Path(name).is_absolute() and Run(os.path.normpath(folder / name)).exists()
+    return bool(name) and not Path(name).is_absolute() and is_run(os.path.normpath(folder / name))
 
 
 def with_clip(recipe: Recipe, name: str) -> Recipe:
@@ -66,18 +68,21 @@ def copy_run(name: str, into: Path, change: Callable[[Recipe], Recipe] = lambda 
         into: the folder of the copy, which is there as a whole or not at all.
         change: of the recipe that the copy keeps.
 
+    A run that is there already stays as it is, with its checkpoints.
+
     Raises:
-        UserError: no such run, one without weights, the copy cannot be written, or a run of its own is where it would be.
+        UserError: no such run, one without weights, something else is in the way, or the copy cannot be written.
     """
     run, step = named(name)
-    if step is None and run.folder.resolve() == into.resolve():  # it was trained there on purpose
+    if step is None and run.folder.resolve() == into.resolve():
         return
+    check_way(into, COPIED)
     trained = run.trained("cpu", step)
     recipe_name, recipe, spec = run.read_recipe()
     about = {key: value for key, value in run.data_set().items() if key != "spec"}
     try:
         into.parent.mkdir(parents=True, exist_ok=True)
-        make_room(into)
+        shutil.rmtree(into, ignore_errors=True)  # of a run that was killed before it began
         building = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
         Run(building).write_recipe(recipe_name, change(recipe), spec, about)
         Run(building).write_weights(trained.module.state_dict())

@@ -217,8 +217,10 @@ class Model:
         """
         known = self.known(settings)
         asked = {name for name, value in given.items() if value is not None}
-        classes = any(known[name].kind == "class" for name in asked & known.keys())
-        how = "none" if classes else settings.labels  # a caption that comes by itself would contradict the class
+        said = any(known[name].kind == "class" or known[name].made for name in asked & known.keys())
+        how = (
+            "none" if said else settings.labels
+        )  # a caption that comes by itself would contradict the class, or the picture
         texts = {name: c for name, c in known.items() if c.kind == "text" and c.seen}
         return {
             name: (in_turn(given[name], indices) or [""] * len(indices))
@@ -243,15 +245,16 @@ class Model:
     ) -> dict[str, Tensor]:
         """What these samples are asked for by: what was given; and where nothing was, labels and captions as the settings say.
 
-        Of a model that knows both, labels that nobody asked for are none: they would contradict the captions.
+        Of a model that knows both, labels that nobody asked for are none: they would contradict the captions, or the vector of a picture.
         """
         captions = self.captions(given, settings, seed, indices)
         asked = captions | {name: value for name, value in given.items() if value is not None}
         rows = {name: rows_asked(name, self.condition(name, settings), value, indices) for name, value in asked.items()}
         if settings.clip_model:
             rows[WANTED] = self._wanted(self._clip(settings.clip_model), given, captions)
-        how = "none" if captions else settings.labels
-        for name, condition in self.known(settings).items():
+        known = self.known(settings)
+        how = "none" if captions or any(known[name].made for name in asked) else settings.labels
+        for name, condition in known.items():
             if condition.kind == "class" and name not in rows:
                 rows[name] = default_labels(condition, how, seed, indices)
         return {name: value.to(self.device) for name, value in rows.items()}

@@ -228,8 +228,7 @@ class Run:
             UserError: not a run folder, or one without weights.
         """
         inside = os.path.normpath(self.folder / name)  # ../steps-16 is beside a folder that may not be there yet
-        there = Run(inside).exists() or Run(inside.rpartition("@")[0]).exists()
-        return fetch(inside if there else name, device)
+        return fetch(inside if is_run(inside) else name, device)
 
     # ---- the record --------------------------------------------------------------------------------------------------
 
@@ -260,6 +259,12 @@ class Run:
             raise UserError(
                 f"could not write {self.metrics_file}: {error.strerror}; the last checkpoint is kept"
             ) from error
+
+
+def is_run(name: str) -> bool:
+    """Whether RUN, or the RUN of RUN@STEP, is a run folder."""
+    before = name.rpartition("@")[0]
+    return Run(name).exists() or (bool(before) and Run(before).exists())
 
 
 def named(name: str) -> tuple[Run, int | None]:

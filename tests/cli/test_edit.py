@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from runs import UNET, said
 import unstir
 from unstir.cli import run
 from unstir.cli.edit import EDITS
+from unstir.cli.edit_options import ConditionalOptions
 from unstir.data import DataConfig, DataSpec
 from unstir.data.pictures import decode
 from unstir.editing import ByResampling, inpaint
+from unstir.editing.conditional import METHODS
 from unstir.editing.files import fit_nearest, own_shape, read_mask, read_sample
 from unstir.errors import UserError
 
@@ -25,6 +28,13 @@ TINY = ["--training.steps", "3", "--training.batch-size", "4", "--sampling.steps
 def train(recipe: str, data: Path, out: Path, *words: str) -> Path:
     run(["train", recipe, "--data", str(data), "--out", str(out), *TINY, *words])
     return out
+
+
+def test_every_method_can_be_asked_for() -> None:
+    held = [edit.options for edit in EDITS.values() if issubclass(edit.options, ConditionalOptions)]
+    assert len(held) == 3
+    for options in held:
+        assert METHODS.keys() <= set(get_args(get_type_hints(options)["method"])), options
 
 
 @pytest.fixture(scope="module")

@@ -576,3 +576,15 @@ def test_a_cascade_in_the_latents_of_an_autoencoder(autoencoder: Path, data: Pat
     torch.testing.assert_close(model.sample(2, label="one", seed=1, low_res=given), x)
     other = train("cascade", data, tmp_path / "haar", "--autoencoder", "haar:2", *UNET, "--denoiser.given", "low_res")
     assert unstir.load(other).sample(1).shape == (1, 3, 12, 10)
+
+
+def test_an_autoencoder_where_its_copy_would_be_stays(autoencoder: Path, data: Path, tmp_path: Path) -> None:
+    everything = sorted(path.name for path in autoencoder.iterdir())
+    shutil.copytree(autoencoder, tmp_path / "own" / "autoencoder")
+    train("latent", data, tmp_path / "own", "--autoencoder", str(tmp_path / "own" / "autoencoder"), *UNET)
+    assert sorted(path.name for path in (tmp_path / "own" / "autoencoder").iterdir()) == everything
+    assert unstir.load(tmp_path / "own").sample(2).shape == (2, 3, 12, 10)
+    shutil.copytree(autoencoder, tmp_path / "others" / "autoencoder")
+    start = ["train", "latent", "--data", data, "--out", tmp_path / "others", *PLAN, *UNET]
+    assert "is in the way" in said(*start, "--autoencoder", autoencoder)
+    assert sorted(path.name for path in (tmp_path / "others" / "autoencoder").iterdir()) == everything

@@ -180,6 +180,7 @@ def test_what_nobody_asked_for_is_null(learnt: Path) -> None:
     cycled = model.conditions({}, model.recipe.sampling, 0, range(3))
     assert cycled.keys() == {NAME}, "captions that the decoder does not read are not shown to it"
     assert not cycled[NAME].isnan().any()
+    assert "prior_steps must be positive" in said("sample", learnt, "--text", "a low one", "--prior-steps", "-1")
 
 
 def test_a_picture_in_place_of_a_caption(learnt: Path, picture: Path, tmp_path: Path) -> None:
@@ -192,6 +193,9 @@ def test_a_picture_in_place_of_a_caption(learnt: Path, picture: Path, tmp_path: 
     cond = model.conditions({NAME: embedding(model, x_0)}, model.recipe.sampling, 0, [7])[NAME]
     clip = open_clip(str(learnt / "clip"), fetch, torch.device("cpu"))
     condition = model.spec.conditions[NAME]
+    both = ["--image", picture, "--text", "a low one", "-n", "2"]
+    assert "leave one of the two out" in said("sample", learnt, *both)
+    assert "leave one of the two out" in said("edit", "variations", learnt, *both)
     raw = cond[0] * torch.tensor(condition.scale) + torch.tensor(condition.offset)
     torch.testing.assert_close(raw, clip.pictures(x_0, torch.zeros((), dtype=torch.float64))[0], rtol=1e-4, atol=1e-5)
 
@@ -241,6 +245,10 @@ def test_edits(learnt: Path, picture: Path, tmp_path: Path, capsys: pytest.Captu
     assert further[0] < 10
     assert further[0] < further[1] < further[2]
     assert "between 0 and 1" in said("edit", "variations", learnt, "--keep", "2", *edit)
+    same = ["--to-text", "a low one", "--from-text", "a low one"]
+    assert 'mean the same to the CLIP, so there is no direction from one to the other ("a low one"' in said(
+        "edit", "restyle", learnt, *same, *edit
+    )
     run(["edit", "restyle", str(learnt), "--to-text", "a high one", "--strength", "0", *edit])
     np.testing.assert_allclose(np.load(tmp_path / "x.npy")[0], before, atol=6)
     assert 'taken for "a ' in capsys.readouterr().out
@@ -284,7 +292,10 @@ def test_what_does_not_fit_is_told(chain: Path, tiny_arrays: dict[str, Path], pi
     assert "is not a prior" in said(*start, "--data", data, "--prior", chain / "clip")
     np.savez(tmp_path / "large.npz", x=np.repeat(archive["x"], 2, 1), text=archive["text"])
     large = ["--data", tmp_path / "large.npz", "--clip", chain / "clip"]
-    assert "cannot work together" in said(*start, *large)
+    message = said(*start, *large)
+    assert f"{chain / 'clip'} was trained on" in message
+    assert "cannot work together" in message
+    assert not (tmp_path / "r").exists(), "nothing is begun, so that the next try may have the same name"
     assert "learns the vectors of a CLIP" in said("train", "prior", "--data", data)
     assert "unclip and prior" in said("train", "quick", "--data", data, "--clip", chain / "clip")
     assert "does not draw pictures of a CLIP's vectors" in said(
@@ -302,6 +313,33 @@ def test_what_does_not_fit_is_told(chain: Path, tiny_arrays: dict[str, Path], pi
     assert "vectors of another CLIP" in said("sample", tmp_path / "swapped", "--image", picture, "-n", "2")
     assert "vectors of another CLIP" in said("train", "--resume", tmp_path / "swapped", "--training.steps", "9")
     assert "vectors of another CLIP" in said("sample", tmp_path / "swapped", "--text", "a low one", "-n", "2")
+
+
+def test_nothing_is_lost_where_a_copy_goes(chain: Path, tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
+    def files(folder: Path) -> list[str]:
+        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+    everything = files(chain / "clip")
+    shutil.copytree(chain / "clip", tmp_path / "own" / "clip")
+    own = ["--clip", str(tmp_path / "own" / "clip"), "--prior", "none"]
+    train(tiny_arrays["image"], tmp_path / "own", *own)  # it is where a copy would be
+    assert files(tmp_path / "own" / "clip") == everything
+    assert unstir.load(tmp_path / "own").sample(2).shape == (2, 3, 12, 10)
+    shutil.copytree(chain / "clip", tmp_path / "others" / "clip")
+    both = ["--data", tiny_arrays["image"], "--out", tmp_path / "others", "--clip", chain / "clip"]
+    for start in (["train", "unclip", *both, "--prior", "none"], ["train", "prior", *both, "--training.steps", "1"]):
+        assert "is in the way" in said(*start)
+        assert files(tmp_path / "others" / "clip") == everything
+
+
+def test_a_prior_as_it_was_at_a_checkpoint(chain: Path, tmp_path: Path) -> None:
+    found = []
+    for name in ("prior", "prior@6"):
+        out = ["-n", "2", "--text", "a low one", "--out", str(tmp_path / "x.npy")]
+        run(["sample", str(chain), "--prior", str(chain / name), *out])
+        found.append(np.load(tmp_path / "x.npy"))
+    np.testing.assert_array_equal(*found)
+    assert "there is no checkpoint" in said("sample", chain, "--prior", chain / "prior@5", "--text", "a low one")
 
 
 def _quick(data: Path, tmp_path: Path) -> Path:
@@ -332,6 +370,9 @@ def test_in_latents_and_with_captions_besides(
     model = unstir.load(out, "cpu")
     assert model.latent_spec.shape == (12, 6, 5)
     assert model.conditions({"text": "a low one"}, model.recipe.sampling, 0, range(2)).keys() == {"text", NAME}
+    x_0 = model.spec.to_model(np.array(Image.open(picture))[None])
+    alone = model.conditions({NAME: embedding(model, x_0)}, model.recipe.sampling, 0, range(2))
+    assert (alone["text"] == -1).all(), "a caption that nobody asked for would contradict the picture"
     run(["edit", "variations", str(out), "--image", str(picture), "-n", "2", "--out", str(tmp_path / "x.npz")])
     assert np.load(tmp_path / "x.npz")["arr_0"].shape == (2, 12, 10, 3)
 

@@ -15,7 +15,7 @@ from unstir.data.text import shown
 from unstir.kept import is_inside
 from unstir.recipes import AutoencoderConfig, ClipConfig, DenoiserConfig, ModuleConfig, NoisyClassifierConfig, Recipe
 from unstir.recipes.module import caption_of, class_of
-from unstir.run import Run
+from unstir.run import Run, named
 from unstir.stages import read_stages
 
 
@@ -38,7 +38,7 @@ def askable(run: Run, recipe: Recipe, spec: DataSpec, prior: str | None = None) 
         name = recipe.sampling.prior if prior is None else prior
     if not name:
         return spec
-    other = Run.open(run.folder / name if is_inside(run.folder, name) else name)
+    other, _ = named(str(run.folder / name) if is_inside(run.folder, name) else name)
     _, their_recipe, theirs = other.read_recipe()
     found = caption_of(askable(other, their_recipe, theirs))
     if found is None or found[0] in usable(spec):

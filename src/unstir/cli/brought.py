@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from unstir.cli.arguments import take
+from unstir.data import DataSpec
 from unstir.errors import UserError
 from unstir.kept import copy_run, is_inside
 from unstir.recipes import Recipe
@@ -69,6 +70,16 @@ def check_one_clip(clip: str, prior: str) -> None:
         raise UserError(
             f"{prior} learned the vectors of another CLIP than {clip}: leave --clip out, and it brings its own"
         )
+
+
+def check_data(brought: Mapping[str, str], spec: DataSpec) -> None:
+    """Refuses a CLIP of other data, before anything is written.
+
+    Raises:
+        UserError: with the difference.
+    """
+    if "clip" in brought:
+        open_clip(brought["clip"], fetch, torch.device("cpu"), spec)
 
 
 def bring(folder: Path, brought: Mapping[str, str]) -> None:

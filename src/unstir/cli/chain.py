@@ -45,7 +45,7 @@ def start(name: str, words: list[str], stages: Mapping[str, Recipe] | None = Non
     Args:
         stages: of the chain; by default those that ``CHAINS`` says.
     """
-    from unstir.cli.brought import bring, take_brought
+    from unstir.cli.brought import bring, check_data, take_brought
     from unstir.cli.train import default_folder, findable_data, findable_runs
     from unstir.codecs import INSIDE, check_named, findable
     from unstir.data import load
@@ -83,6 +83,7 @@ def start(name: str, words: list[str], stages: Mapping[str, Recipe] | None = Non
     fit_recipe(stages[""], dataset, name)
     stages[""].derived.check(dataset.spec)
     check_stages(stages, dataset)
+    check_data(brought, dataset.spec)
     sized = with_sizes(stages, dataset.spec.shape[1:]) if dataset.spec.kind == "image" else stages
     stages = {
         inner: dataclasses.replace(

@@ -122,8 +122,8 @@ class RestyleOptions(EditOptions):
 class ColorizeOptions(ConditionalOptions):
     """Give a grey picture colours. Of a picture in colours only the grey is used."""
 
-    method: Literal["repaint", "replacement", "gradient"] = "replacement"
-    """replacement: once, fast; repaint: every step several times; gradient: through the network."""
+    method: Literal["repaint", "replacement", "gradient", "belief"] = "replacement"
+    """replacement: once, fast; repaint: every step several times; gradient: through the network; belief: for consistency models."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,9 @@ class UpscaleOptions(ConditionalOptions):
     """Make a picture larger. A run that was trained to enlarge (unstir train cascade) does so with pictures of any size if its network is a
     U-Net; any other draws one of its own size whose smaller copy is the given picture, exactly."""
 
-    method: Literal["model", "replacement", "repaint", "gradient"] = "replacement"
+    method: Literal["model", "replacement", "repaint", "gradient", "belief"] = "replacement"
     """model: as it was trained to (the default, where it was); else replacement: held to the picture at every step; repaint: every step
-    several times; gradient: through the network."""
+    several times; gradient: through the network; belief: for consistency models."""
     level: float = 0.0
     """Of model: noise on the picture that is given, 0 to 1: the more, the more freedom."""
     factor: int = 2

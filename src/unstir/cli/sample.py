@@ -28,7 +28,7 @@ from unstir.media.write import check_path, write
 from unstir.model import Model
 from unstir.recipes import Recipe, SamplingConfig
 from unstir.recipes.module import caption_of, class_of
-from unstir.run import Run
+from unstir.run import Run, named
 from unstir.showcase import SHOWN
 
 USAGE = """usage: unstir sample RUN [-n N] [options] [--out FILE.png|.npz|.npy|.csv|.gif|.webp|FOLDER]
@@ -109,7 +109,7 @@ def with_classes(spec: DataSpec, classifier: str) -> DataSpec:
     """The description of the data, with the class that a classifier guides by."""
     if not classifier:
         return spec
-    _, _, other = Run.open(classifier).read_recipe()
+    _, _, other = named(classifier)[0].read_recipe()
     if (found := class_of(other)) is None or found[0] in spec.conditions:
         return spec
     return dataclasses.replace(spec, conditions={**spec.conditions, found[0]: found[1]})
@@ -119,7 +119,7 @@ def with_captions(spec: DataSpec, clip: str) -> DataSpec:
     """The description of the data, with the captions that a CLIP guides by, where the model reads none itself."""
     if not clip:
         return spec
-    _, _, other = Run.open(clip).read_recipe()
+    _, _, other = named(clip)[0].read_recipe()
     if (found := caption_of(other)) is None or found[0] in usable(spec):
         return spec
     return dataclasses.replace(spec, conditions={**spec.conditions, found[0]: found[1]})

@@ -157,11 +157,13 @@ def findable_data(data: Any) -> Any:
 def findable_runs(sampling: Any) -> Any:
     """The sampling section with paths of other runs that lead to them from any folder."""
 
+    from unstir.run import is_run
+
     def findable(name: str) -> str:
         return str(Path(name).expanduser().resolve()) if name else name
 
     def beside(name: str) -> str:  # a stage of a chain is named as seen from the run's own folder
-        return findable(name) if (Path(name).expanduser() / "recipe.toml").is_file() else name
+        return findable(name) if name and is_run(str(Path(name).expanduser())) else name
 
     return dataclasses.replace(
         sampling,

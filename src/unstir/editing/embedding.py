@@ -162,11 +162,15 @@ def restyle(
     settings = settings or invertible_settings(model.recipe.sampling)
     x_0 = Drawing.of(model, settings, 0, {}).one(x_0)
     z_i = embedding(model, x_0)
-    z_t, z_t0 = clip_of(model).understood([to, before.strip() or named(model, x_0)])
+    before = before.strip() or named(model, x_0)
+    z_t, z_t0 = clip_of(model).understood([to, before])
     theta = (
         torch.linspace(0, strength, n, dtype=torch.float64) if n > 1 else torch.tensor([strength], dtype=torch.float64)
     )
-    z = text_diff(z_i[0], z_t, z_t0, theta) if strength else z_i.expand(n, -1)
+    try:
+        z = text_diff(z_i[0], z_t, z_t0, theta) if strength else z_i.expand(n, -1)
+    except UserError as error:  # which captions they are: one of them may not have been given
+        raise UserError(f'{error} ("{before}", "{to}")') from None
     x_T = invert(model, x_0, settings=settings, **{NAME: z_i, **cond})
     return decode(model, x_T.expand(n, *x_T.shape[1:]), settings=settings, **{NAME: z, **cond}).cpu()
 

@@ -37,13 +37,13 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (n, *shape).
     """
-    one, two, w = a.double().flatten(), b.double().flatten(), weights.to(a.device, torch.float64)
+    one, two, w = (v.cpu().double() for v in (a.flatten(), b.flatten(), weights))  # Apple's GPUs have no float64
     theta = torch.acos((one @ two / (one.norm() * two.norm())).clamp(-1, 1))
     if theta.sin() < 1e-6:  # (anti)parallel: there is no one arc
         left, right = 1 - w, w
     else:
         left, right = ((1 - w) * theta).sin() / theta.sin(), (w * theta).sin() / theta.sin()
-    return (left[:, None] * one + right[:, None] * two).reshape(-1, *a.shape).to(a.dtype)
+    return (left[:, None] * one + right[:, None] * two).reshape(-1, *a.shape).to(a.dtype).to(a.device)
 
 
 def invertible_settings(recommended: SamplingConfig) -> SamplingConfig:

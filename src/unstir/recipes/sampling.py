@@ -109,6 +109,9 @@ class SamplingConfig:
     random, or none."""
 
     def __post_init__(self) -> None:
+        for name in ("low_res_steps", "prior_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be positive (0: as it recommends), not {getattr(self, name)}")
         if not 0 <= self.guidance_rescale <= 1:
             raise UserError(f"guidance_rescale must lie between 0 and 1, not {self.guidance_rescale}")
         if self.dynamic_threshold and not 50 <= self.dynamic_threshold <= 100:

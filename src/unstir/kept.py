@@ -6,6 +6,7 @@ A copy is a run folder with nothing but recipe.toml and model.safetensors.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace

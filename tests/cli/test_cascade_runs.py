@@ -222,9 +222,9 @@ def test_edits_of_a_last_stage(
     small = picture(tmp_path / "small.png", 6, 5, 3)
     model, below = unstir.load(learnt), unstir.load(learnt / "base").spec
     files = (*model.spec.to_model(np.stack([a, a[::-1]])), torch.from_numpy(mask > 0)[None])
-    given = {"low_res": enlarged(below.to_model(small[None]), 2, (12, 10)), "low_res_level": [0.2]}
+    given = {"low_res": enlarged(below.to_model(small[None]), 2, (12, 10)), "low_res_level": [0.1]}
     results = []
-    for more, cond in (([], {}), (["--low-res", "small.png", "--low-res-level", "0.2"], given)):
+    for more, cond in (([], {}), (["--low-res", "small.png", "--low-res-level", "0.1"], given)):
         run(["edit", words[0], str(learnt), "--image", "a.png", *words[1:], *more, "--out", "x.npz"])
         results.append(np.load("x.npz")["arr_0"])
         np.testing.assert_array_equal(results[-1], model.spec.to_data(edit(model, *files, **cond)))
@@ -268,7 +268,7 @@ def test_what_a_chain_cannot_be_asked(chain: Path) -> None:
     assert "takes no --image" in said("sample", chain / "base", "--image", "nothing.png")
     assert "takes no --text" in said("sample", chain, "--text", "x")
     assert "holds none to enlarge" in said("compress", chain, "--image", "x.png")
-    assert "between 0 and 0.5" in said("sample", chain, "-n", "1", "--low-res-level", "0.9")
+    assert "between 0 and 0.15" in said("sample", chain, "-n", "1", "--low-res-level", "0.9")
 
 
 # ---- enlarging -------------------------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ unclip = dataclasses.replace(
     kinds=("image", "signal", "volume", "points"),
     data=DataConfig(labels=False),
     derived=ImageEmbedding(clip="clip"),
-    objective=DenoisingObjective(space="F", times=LogNormal(-0.6, 1.4), dropout=0.1, caption_dropout=0.5),
+    # What a vector says is learnt where the noise hides the picture: see glide.
+    objective=DenoisingObjective(space="F", times=LogNormal(0.8, 1.6), dropout=0.1, caption_dropout=0.5),
     training=dataclasses.replace(quick.training, minutes=5.0),
     sampling=dataclasses.replace(quick.sampling, guidance_scale=2.0, prior="prior"),
 )

@@ -51,7 +51,7 @@ def through(autoencoder: Autoencoder) -> Back:
 
 def latents(autoencoder: Autoencoder, x: Tensor) -> tuple[float, float]:
     """(numbers in a sample for each latent, the latents' standard deviation)."""
-    z = torch.cat([autoencoder.encode(part) for part in x.split(AT_ONCE)])
+    z = torch.cat([autoencoder.encode(part) for part in torch.split(x, AT_ONCE)])
     return x[0].numel() / z[0].numel(), float(z.std())
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     truth, lines, shown = bytes_of(x, dataset), [], [bytes_of(x[: options.shown], dataset)]
     for name, back in ways.items():
         start = time.perf_counter()
-        y = torch.cat([back(part) for part in x.split(AT_ONCE)]).clamp(-1, 1)
+        y = torch.cat([back(part) for part in torch.split(x, AT_ONCE)]).clamp(-1, 1)
         seconds = time.perf_counter() - start
         ratio, std = latents(opened[name], x) if name in opened else (16.0, math.nan)
         psnr = float(noise_ratios(x, y, dataset.spec).mean())

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from launch import in_two_processes
 from PIL import Image
+from runs import UNET, said, weights
 
 import unstir
 from unstir.cli import run
@@ -27,7 +28,6 @@ from unstir.run import Run
 from unstir.stages import read_stages
 from unstir.training.checkpoint import Checkpoints
 
-UNET = ["--network.channels", "8", "--network.middle", "1", "--network.head-channels", "8"]
 PLAN = ["--training.steps", "3", "--training.batch-size", "4", "--sampling.steps", "3"]
 AE = ["--training.steps", "2", "--training.batch-size", "4", "--network.channels", "8", "--objective.perceptual", "0"]
 
@@ -35,19 +35,6 @@ AE = ["--training.steps", "2", "--training.batch-size", "4", "--network.channels
 def train(recipe: str, data: Path, out: Path, *words: str) -> Path:
     run(["train", recipe, "--data", str(data), "--out", str(out), *PLAN, *words])
     return out
-
-
-def said(*words: str | Path) -> str:
-    with pytest.raises(UserError) as error:
-        run([str(word) for word in words])
-    message = str(error.value)
-    assert len(message.splitlines()) <= 2
-    return message
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = safetensors.torch.load_file(folder / "model.safetensors")
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from runs import said, same_weights
 
 import unstir
 from unstir.cli import run
 from unstir.conditioning.derived.image_embedding import NAME
 from unstir.data import DataConfig, load
 from unstir.editing.embedding import embedding
-from unstir.errors import UserError
 from unstir.run import Run, fetch
 from unstir.training.checkpoint import Checkpoints
 from unstir.unclip import TEXT, embeddings, open_clip, prior_of, reader
@@ -69,19 +69,6 @@ def picture(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(1).integers(0, 256, (12, 10, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     return tmp_path / "a.png"
-
-
-def said(*words: str | Path) -> str:
-    with pytest.raises(UserError) as error:
-        run([str(word) for word in words])
-    message = str(error.value)
-    assert len(message.splitlines()) <= 2
-    return message
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    one, other = (safetensors.torch.load_file(folder / "model.safetensors") for folder in (a, b))
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------

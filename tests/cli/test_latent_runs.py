@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ import safetensors.torch
 import torch
 from launch import in_two_processes
 from PIL import Image
-from runs import UNET, said, weights
+from runs import UNET, as_if_learnt, said, weights
 
 import unstir
 from unstir.cli import run
 from unstir.codec import LatentCodec
-from unstir.conditioning.derived import Edges
+from unstir.conditioning.derived import Edges, Posterized
 from unstir.data import DataConfig, load
+from unstir.editing import inpaint, upscale
 from unstir.errors import UserError
 from unstir.kept import copy_run
+from unstir.model import Model
 from unstir.networks.layers import space_to_depth
 from unstir.run import Run
 from unstir.stages import read_stages
@@ -523,14 +526,32 @@ def test_conditions_computed_from_pixels(derived: str, data: Path, picture: Path
     Image.fromarray(mask).save(tmp_path / "m.png")
     small = np.asarray(Image.open(picture))[::2, ::2]
     Image.fromarray(small).save(tmp_path / "small.png")
-    to = ["--out", str(tmp_path / "x.npz")]
+    as_if_learnt(out, 0.05)
     command = {
         "low-res": ["edit", "upscale", str(out), "--image", str(tmp_path / "small.png")],
         "hole": ["edit", "inpaint", str(out), "--image", str(picture), "--mask", str(tmp_path / "m.png")],
         "posterized": ["sample", str(out), "-n", "1", "--image", str(picture)],
     }[derived]
-    run([*command, *to])
-    assert np.load(tmp_path / "x.npz")["arr_0"].shape == (1, 12, 10, 3)
+    run([*command, "--out", str(tmp_path / "x.npz")])
+    model = unstir.load(out)
+    x_0, fill = model.spec.to_model(np.asarray(Image.open(picture))[None])[0], torch.from_numpy(mask > 0)[None]
+    by_hand: dict[str, Callable[[], torch.Tensor]] = {
+        "low-res": lambda: upscale(model, model.spec.to_model(small[None])[0]),
+        "hole": lambda: inpaint(model, x_0, fill, method="model"),
+        "posterized": lambda: model.sample(1, regions=Posterized().of(x_0[None], torch.tensor([3]))),
+    }
+    found = np.load(tmp_path / "x.npz")["arr_0"]
+    np.testing.assert_array_equal(found, model.spec.to_data(by_hand[derived]()))
+    assert (found != model.spec.to_data(model.sample(1, **asked_for_nothing(model)))).any(), (
+        "the condition is not heard"
+    )
+
+
+def asked_for_nothing(model: Model) -> dict[str, torch.Tensor]:
+    """Only what such a model cannot do without, of a black picture."""
+    if "low_res" not in model.spec.conditions:
+        return {}
+    return {"low_res": -torch.ones(model.spec.shape)}
 
 
 def test_a_cascade_s_stage_may_work_in_latents(data: Path, tmp_path: Path) -> None:

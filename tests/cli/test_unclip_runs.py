@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from runs import said, same_weights
+from runs import as_if_learnt, said, same_weights
 
 import unstir
 from unstir.cli import run
@@ -365,6 +365,15 @@ def test_in_latents_and_with_captions_besides(
 
 
 def test_signals(tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
+    """A caption is a signal by way of the prior: the decoder's, asked for what the prior draws."""
     train(tiny_arrays["signal"], tmp_path / "s", *CLIP, *PRIOR, "--training.steps", "2")
-    x = unstir.load(tmp_path / "s").sample(3, text=["a low one", "a high one"])
+    for folder in (tmp_path / "s" / "prior", tmp_path / "s"):
+        as_if_learnt(folder, 0.05)
+    model, captions = unstir.load(tmp_path / "s"), ["a low one", "a high one", "a low one"]
+    prior = prior_of(model, model.recipe.sampling)
+    assert prior is not None
+    z = embeddings(prior, captions, model.recipe.sampling, 0, range(3))
+    x = model.sample(3, text=["a low one", "a high one"])
+    torch.testing.assert_close(x, model.sample(3, **{NAME: z}))
     assert x.shape == (3, 2, 50)
+    assert not torch.allclose(x, model.sample(3, **{NAME: -z}), atol=1e-3), "the vector is not heard"

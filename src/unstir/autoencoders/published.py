@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,13 @@ class PublishedCoder(Coder):
         for name, value in (("shift", shift), ("scale", scale)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1))
 
+    @abstractmethod
     def raw_encode(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the encoder's own latents (B, c, H / factor, W / factor): the posterior's mean, where there is one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def raw_decode(self, z: Tensor) -> Tensor:
         """The decoder's own latents -> (B, C, H, W)."""
-        raise NotImplementedError
 
     def encode(self, x: Tensor) -> Tensor:
         return (self.raw_encode(x) - self.shift) * self.scale  # (B, c, H / factor, W / factor)

@@ -32,7 +32,7 @@ class Squeezed(NamedTuple):
     perplexity: Tensor
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(nn.Module, ABC):
     """The module of a ``BottleneckConfig``.
 
     Attributes:
@@ -47,6 +47,7 @@ class Bottleneck(nn.Module):
     called: str
     counts: bool = False
 
+    @abstractmethod
     def forward(self, h: Tensor, noise: Tensor, numbers: int) -> Squeezed:
         """For training.
 
@@ -55,11 +56,10 @@ class Bottleneck(nn.Module):
             noise: (B, c, ...) standard normal.
             numbers: of one sample of the data.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, h: Tensor) -> Tensor:
         """(B, inputs, ...) of the encoder -> the latents (B, c, ...), without chance."""
-        raise NotImplementedError
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents (B, c, ...), of the encoder or of somebody who dreamt them up -> what the decoder knows; here the same."""

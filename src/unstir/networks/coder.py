@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ class Passed(NamedTuple):
     perplexity: Tensor
 
 
-class Coder(nn.Module):
+class Coder(nn.Module, ABC):
     """A network that an ``Autoencoder`` is made of, on grids that its factor divides; a new one (another layout, another library's
     weights) implements ``encode`` and ``decode``.
 
@@ -43,13 +44,13 @@ class Coder(nn.Module):
     def fit(self, x_0: Tensor) -> None:
         """Takes from samples (N, C, *grid) what needs no training, before it begins; here nothing."""
 
+    @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
         """(B, C, *grid) -> (B, c, *grid / factor): the latents' mean, or the nearest codes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """(B, c, *small grid) -> (B, C, *small grid · factor)."""
-        raise NotImplementedError
 
 
 def small_grid(grid: Sequence[int], factor: int) -> tuple[int, ...]:

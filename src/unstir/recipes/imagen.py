@@ -1,8 +1,8 @@
 """Imagen's way from text to pictures, at a size for two processor cores.
 
 Kept of Imagen (Saharia et al. 2022, https://arxiv.org/abs/2205.11487): a text encoder that was trained on text alone and stays as it is;
-a cascade, told the captions in every stage; noise on the smaller picture at a level that the network is told (from 0 to 0.3; the paper's
-1 takes a longer training); the efficient U-Net in the stage that enlarges; captions dropped out in a tenth of the training; a large guidance
+a cascade, told the captions in every stage; noise on the smaller picture at a level that the network is told (from 0 to 0.3; in the paper
+to 1); the efficient U-Net in the stage that enlarges; captions dropped out in a tenth of the training; a large guidance
 scale. Not kept: dynamic thresholding, which turns white backgrounds grey (--dynamic-threshold 99.5 is the paper's); T5-XXL (a small sentence
 encoder that comes as a package: --data.text google/t5-v1_1-xxl where there is room for it); a third stage; the cosine process (EDM's). Not
 the paper's: the second stage corrects what the small picture tells.

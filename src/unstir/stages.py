@@ -5,6 +5,7 @@ Every stage is a run of its own in a folder inside; the last one is the run itse
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,13 @@ def write_stages(folder: Path, name: str, stages: Mapping[str, Recipe]) -> None:
     tables = [{"folder": inner, "recipe": to_dict(recipe)} for inner, recipe in stages.items()]
     contents = {"format": FORMAT, "recipe": name, "stages": tables}
     write_atomically(folder / FILE, lambda file: tomli_w.dump(contents, file))
+
+
+def forget_stages(folder: Path) -> None:
+    """Takes back ``write_stages``, where nothing came of it; a folder that is empty then goes as well."""
+    (folder / FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def read_stages(folder: str | Path) -> tuple[str, dict[str, Recipe]] | None:

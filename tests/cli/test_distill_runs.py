@@ -29,7 +29,8 @@ from unstir.training.checkpoint import Checkpoints
 TINY = ["--training.batch-size", "4"]
 PLAN = ["--training.steps", "4", "--training.checkpoint-every", "2"]
 LAST = ["--steps", "1", "--start", "2", "--training.steps", "2"]
-"""A single stage, from two steps to one."""
+"""From two steps to one: a single stage where nothing guides the teacher."""
+UNGUIDED = ["--guidance-scale", "1"]
 
 
 def train(recipe: str, data: Path, out: Path, *words: str) -> Path:
@@ -58,7 +59,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, tiny_arrays: dict[str, Pat
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
-    """64 -> 16 -> 8 -> 4."""
+    """guided -> 16 -> 8 -> 4."""
     return distill(teacher, tmp_path_factory.mktemp("students") / "s", *PLAN)
 
 
@@ -69,9 +70,9 @@ def test_every_stage_is_a_run_that_samples_in_its_steps(chain: Path, teacher: Pa
     found = read_stages(chain)
     assert found is not None
     assert found[0] == "progressive"
-    assert list(found[1]) == ["steps-16", "steps-8", ""]
+    assert list(found[1]) == ["guided", "steps-16", "steps-8", ""]
     original, model = unstir.load(teacher), unstir.load(chain)
-    teachers = {"steps-16": (str(teacher.resolve()), 4), "steps-8": ("../steps-16", 2), "": ("steps-8", 2)}
+    teachers = {"steps-16": ("../guided", 4), "steps-8": ("../steps-16", 2), "": ("steps-8", 2)}
     for (folder, (name, substeps)), steps in zip(teachers.items(), (16, 8, 4), strict=True):
         recipe = unstir.load(chain / folder).recipe
         objective, sampling = recipe.objective, recipe.sampling
@@ -83,6 +84,17 @@ def test_every_stage_is_a_run_that_samples_in_its_steps(chain: Path, teacher: Pa
         assert objective.dropout == 0.1
         assert recipe.network.dropout == 0  # type: ignore[attr-defined]
         assert recipe.training.learning_rate == original.recipe.training.learning_rate / 4
+    guided = unstir.load(chain / "guided").recipe
+    assert isinstance(guided.objective, ProgressiveObjective)
+    assert (guided.base, guided.objective.teacher) == (str(teacher.resolve()),) * 2
+    assert (guided.objective.steps, guided.objective.substeps) == (64, 1)
+    theirs = original.recipe.sampling
+    assert (guided.sampling.sampler, guided.sampling.grid, guided.sampling.steps) == (
+        theirs.sampler,
+        theirs.grid,
+        theirs.steps,
+    )
+    assert (guided.sampling.guidance_scale, theirs.guidance_scale) == (1, 2.5)
     assert model.spec == original.spec
     evaluations = [step.evaluations for step in model.trajectory(range(2))]
     assert evaluations == [1, 1, 1, 1]
@@ -96,7 +108,12 @@ def test_a_stage_learns_from_the_one_before_as_it_samples(chain: Path, teacher: 
     """The first one from the run itself, guided and clipped as plain unstir sample has it."""
     x, t = 3 * torch.randn(4, 3, 12, 10), torch.tensor([0.1, 1.0, 4.0, 30.0], dtype=torch.float64)
     label = torch.tensor([0, 1, -1, 1])
-    for folder, taught_by in (("steps-16", teacher), ("steps-8", chain / "steps-16"), ("", chain / "steps-8")):
+    for folder, taught_by in (
+        ("guided", teacher),
+        ("steps-16", chain / "guided"),
+        ("steps-8", chain / "steps-16"),
+        ("", chain / "steps-8"),
+    ):
         session = session_of(chain / folder)
         companion = session.state.companion
         assert isinstance(companion, Teacher)
@@ -110,7 +127,7 @@ def test_a_stage_learns_from_the_one_before_as_it_samples(chain: Path, teacher: 
 
 def test_a_student_begins_with_its_teacher_s_weights(teacher: Path, tmp_path: Path) -> None:
     words = ["--training.learning-rate", "1e-12", "--training.optimizer", "adamw"]
-    out = distill(teacher, tmp_path / "s", *LAST, *words)
+    out = distill(teacher, tmp_path / "s", *LAST, *UNGUIDED, *words)
     assert read_stages(out) is None, "a single stage is a run as any other"
     mine, theirs = weights(out), weights(teacher)
     assert mine.keys() == theirs.keys()
@@ -119,12 +136,15 @@ def test_a_student_begins_with_its_teacher_s_weights(teacher: Path, tmp_path: Pa
     assert unstir.load(out).sample(2).shape == (2, 3, 12, 10)
 
 
-@pytest.mark.parametrize(("stage", "left"), [("steps-16", 2), ("steps-8", 2), ("steps-8", 0), ("", 2), ("", 0)])
+@pytest.mark.parametrize(
+    ("stage", "left"), [("guided", 2), ("steps-16", 2), ("steps-8", 2), ("steps-8", 0), ("", 2), ("", 0)]
+)
 def test_killed_anywhere_and_resumed_equals_never_killed(stage: str, left: int, chain: Path, tmp_path: Path) -> None:
     """As kill -9 leaves it: its last steps are lost, or all of them, and the stages after it were never begun."""
     cut = tmp_path / "cut"
     shutil.copytree(chain, cut)
-    after = {"steps-16": ["steps-8", ""], "steps-8": [""], "": []}[stage]
+    chained = ["guided", "steps-16", "steps-8", ""]
+    after = chained[chained.index(stage) + 1 :]
     for folder in [*after, *([] if left else [stage])]:
         for path in [cut / folder / name for name in ("recipe.toml", "model.safetensors", "metrics.jsonl")]:
             path.unlink()
@@ -132,7 +152,7 @@ def test_killed_anywhere_and_resumed_equals_never_killed(stage: str, left: int, 
     if left:
         Checkpoints(cut / stage / "checkpoints", 3).path(4).unlink()
     run(["train", "--resume", str(cut)])
-    for folder in ("steps-16", "steps-8", ""):
+    for folder in chained:
         assert same_weights(cut / folder, chain / folder), folder
         assert same_states(state_of(cut / folder), state_of(chain / folder)), folder
 
@@ -159,7 +179,7 @@ def test_a_teacher_that_was_changed_is_noticed(chain: Path, tmp_path: Path) -> N
 def test_a_missing_teacher_is_named(teacher: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(teacher, copy)
-    out = distill(copy, tmp_path / "s", *LAST)
+    out = distill(copy, tmp_path / "s", *LAST, *UNGUIDED)
     shutil.move(copy, tmp_path / "there")
     message = said("train", "--resume", out, "--training.steps", "3")
     assert f"learns from {copy}" in message
@@ -188,8 +208,8 @@ def test_minutes_are_shared_out_and_stages_have_options_of_their_own(teacher: Pa
     out = distill(teacher, tmp_path / "s", *words)
     stages = read_stages(out)
     assert stages is not None
-    assert [recipe.training.minutes for recipe in stages[1].values()] == [3, 3, 3]
-    assert [recipe.training.learning_rate == 0.001 for recipe in stages[1].values()] == [False, True, False]
+    assert [recipe.training.minutes for recipe in stages[1].values()] == [3, 2, 2, 2]
+    assert [recipe.training.learning_rate == 0.001 for recipe in stages[1].values()] == [False, False, True, False]
 
 
 # ---- using students --------------------------------------------------------------------------------------------------
@@ -213,6 +233,7 @@ def test_info_says_what_was_learned(chain: Path, capsys: pytest.CaptureFixture[s
         line.startswith("  sampling   ddim") and line.endswith("the guidance of its teacher learned") for line in lines
     )
     assert [line.split(": ")[1] for line in lines if line.startswith("  stage")] == [
+        "3x12x10 in 12 steps, step 4",
         "3x12x10 in 16 steps, step 4",
         "3x12x10 in 8 steps, step 4",
         "3x12x10 in 4 steps, step 4 (this run)",
@@ -222,7 +243,7 @@ def test_info_says_what_was_learned(chain: Path, capsys: pytest.CaptureFixture[s
 def test_one_scale_for_good_is_not_guided_again(teacher: Path, chain: Path, tmp_path: Path) -> None:
     assert "distilled with its guidance inside" in said("sample", chain, "-n", "1", "--guidance-scale", "2")
     out = distill(teacher, tmp_path / "s", *LAST, "--guidance-scale", "1.5")
-    companion = session_of(out).state.companion
+    companion = session_of(out / "guided").state.companion
     assert isinstance(companion, Teacher)
     x, t, label = torch.randn(2, 3, 12, 10), torch.tensor(1.0, dtype=torch.float64), torch.tensor([0, 1])
     expected = believed_by(teacher, x, t, label, guidance_scale=1.5)
@@ -234,7 +255,7 @@ def test_the_scale_as_an_input(
     teacher: Path, tmp_path: Path, tiny_arrays: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = distill(teacher, tmp_path / "s", "--steps", "4", "--start", "16", "--guidance-scale", "1", "4", *PLAN)
-    for folder in ("steps-8", ""):
+    for folder in ("guided", "steps-8", ""):
         as_if_learnt(out / folder)
         model = unstir.load(out / folder)
         assert scale_range(model.spec.conditions[GUIDANCE_SCALE]) == (1, 4)
@@ -323,6 +344,7 @@ def test_what_cannot_be_distilled(teacher: Path, tiny_arrays: dict[str, Path], t
 def test_other_data_must_fit(teacher: Path, tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
     words = ["distill", teacher, "--method", "progressive", "--out", tmp_path / "s", *LAST]
     assert "trains on data of kind image" in said(*words, "--data", tiny_arrays["points"])
+    assert not (tmp_path / "s").exists(), "the folder is free for the next try"
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "large.npz", x=rng.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8), y=np.arange(20) % 2)
     message = said(*words, "--data", tmp_path / "large.npz")

@@ -16,7 +16,7 @@ from unstir.cli.progress import decoding_progress
 from unstir.errors import UserError
 from unstir.recipes import Recipe
 from unstir.run import Run
-from unstir.stages import read_stages, stage_name, write_stages
+from unstir.stages import forget_stages, read_stages, stage_name, write_stages
 
 HELP = """This recipe trains {count} models, one after the other: {names}. An option is for all of them that are of one kind; with the name of a
 stage before it, for that stage alone, as in --{first}.network.channels 96. --training.minutes is shared out over them.
@@ -155,6 +155,7 @@ def train_stages(accelerator: Any, folder: Path, name: str, stages: Mapping[str,
     from unstir.training.devices import disband
 
     console = Console(quiet=not accelerator.is_main_process, highlight=False)
+    fresh = accelerator.is_main_process and len(stages) > 1 and read_stages(folder) is None
     if accelerator.is_main_process and len(stages) > 1:
         write_stages(folder, name, stages)
     accelerator.wait_for_everyone()
@@ -165,7 +166,12 @@ def train_stages(accelerator: Any, folder: Path, name: str, stages: Mapping[str,
             continue
         if len(stages) > 1:
             console.print(f"stage {number} of {len(stages)}: {recipe.about or stage_name(name, inner)}", soft_wrap=True)
-        status = train_with(accelerator, run, stage_name(name, inner), recipe, resume=run.exists())
+        try:
+            status = train_with(accelerator, run, stage_name(name, inner), recipe, resume=run.exists())
+        except UserError:
+            if fresh and number == 1 and not run.exists():  # it never began: the folder is free for another try
+                forget_stages(folder)
+            raise
         accelerator.free_memory()  # it holds on to all that it ever prepared: every stage's network, and its teacher's
         if status and len(stages) > 1:
             console.print(f"All stages go on with:  unstir train --resume {folder}", soft_wrap=True)

@@ -6,6 +6,7 @@ from unstir.objectives.contrastive import ContrastiveObjective
 from unstir.objectives.denoising import DenoisingObjective
 from unstir.objectives.discretization import PAIRS, KarrasPairs, LogNormalPairs, Pairs, ShrinkingPairs
 from unstir.objectives.distillation import DistillationObjective, Teacher
+from unstir.objectives.matching import MatchingObjective
 from unstir.objectives.objective import Batch, Companion, Loss, Objective
 from unstir.objectives.progressive import ProgressiveObjective
 from unstir.objectives.reconstruction import ReconstructionObjective
@@ -32,6 +33,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "contrastive": ContrastiveObjective,
     "progressive": ProgressiveObjective,
     "consistency": ConsistencyObjective,
+    "matching": MatchingObjective,
     "reconstruction": ReconstructionObjective,
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "LogNormalPairs",
     "LogitNormal",
     "Loss",
+    "MatchingObjective",
     "MinSNR",
     "NoisyClassificationObjective",
     "Objective",

@@ -21,6 +21,7 @@ from unstir.recipes.distillation import (
 from unstir.recipes.recipe import DenoiserConfig, Recipe, SamplingConfig
 from unstir.samplers import Consistency
 from unstir.samplers.grids import Karras
+from unstir.sampling import Grid
 from unstir.training.config import MuonConfig, TrainingConfig
 
 STEPS = 2
@@ -45,24 +46,28 @@ consistency = Recipe(
 )
 
 
-def _checked(original: Original, aim: Aim) -> int:
+def asked_steps(original: Original, aim: Aim, default: int = STEPS) -> int:
     """The number of steps in which the student samples.
 
     Raises:
         UserError: not fewer than the original's, or something that is not for this method.
     """
-    steps, theirs = aim.steps or STEPS, original.recipe.sampling.steps
+    steps, theirs = aim.steps or default, original.recipe.sampling.steps
     if steps >= theirs:
         raise UserError(f"{original.name} samples in {theirs} steps already: ask for fewer than that, not {steps}")
     if aim.start is not None:
-        raise UserError("--start is for --method progressive: a consistency model is not made by halving steps")
+        raise UserError("--start is for --method progressive: this student is not made by halving steps")
     return steps
+
+
+def stops(original: Original) -> Grid:
+    """Where a student stops that draws each sample from noise anew: at most noise, ..., at ``LAST_LEVEL``."""
+    return karras(original.recipe.process, sigma_min=round(LAST_LEVEL * original.spec.std, 3))
 
 
 def _student(
     original: Original, aim: Aim, steps: int, objective: ConsistencyObjective, about: str
 ) -> dict[str, Recipe]:
-    grid = karras(original.recipe.process, sigma_min=round(LAST_LEVEL * original.spec.std, 3))
     return {
         "": student(
             original,
@@ -70,7 +75,7 @@ def _student(
             teacher=original.name,
             objective=objective,
             training=student_training(original, MINUTES),
-            sampling=student_sampling(original, aim, Consistency(), grid, steps),
+            sampling=student_sampling(original, aim, Consistency(), stops(original), steps),
         )
     }
 
@@ -81,7 +86,7 @@ def distillation(original: Original, aim: Aim) -> dict[str, Recipe]:
     Raises:
         UserError: as many steps as the teacher's or more, or guidance where there is none.
     """
-    aim, steps = settled_aim(original, aim), _checked(original, aim)
+    aim, steps = settled_aim(original, aim), asked_steps(original, aim)
     objective = ConsistencyObjective(
         teacher=original.name,
         pairs=KarrasPairs(first=18, last=18, growth="constant"),
@@ -101,6 +106,6 @@ def tuning(original: Original, aim: Aim) -> dict[str, Recipe]:
         raise UserError(
             "tuning learns from the data, which nobody guides: --method consistency learns from the guided model"
         )
-    steps = _checked(original, aim)
+    steps = asked_steps(original, aim)
     objective = ConsistencyObjective(pairs=ShrinkingPairs(q=4.0, stages=4), dropout=student_dropout(original))
     return _student(original, Aim(steps), steps, objective, "A consistency model, tuned: samples in 1 or 2 steps.")

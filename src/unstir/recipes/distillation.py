@@ -68,6 +68,16 @@ def settled_aim(original: Original, aim: Aim) -> Aim:
     return aim
 
 
+def is_guided(original: Original, aim: Aim) -> bool:
+    """Whether the teacher, as it is to be distilled, asks for more than one belief in a step."""
+    sampling, conditions = original.recipe.sampling, original.spec.conditions
+    if sampling.autoguidance or sampling.classifier:
+        return True
+    scale = aim.guidance_scale if aim.guidance_scale is not None else sampling.guidance_scale
+    free = any(condition.seen and not condition.always for condition in conditions.values())
+    return free and GUIDANCE_SCALE not in conditions and (bool(aim.guidance_range) or scale != 1)
+
+
 def guidance_of(aim: Aim, *, first: bool = True) -> dict[str, Any]:
     """The fields of a ``DistillationObjective`` that say how its teacher is guided.
 

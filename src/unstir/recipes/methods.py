@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from unstir.recipes.consistency import distillation, tuning
 from unstir.recipes.distillation import Aim, Original
+from unstir.recipes.matching import matching
 from unstir.recipes.progressive import progressive
 from unstir.recipes.recipe import Recipe
 
@@ -31,6 +32,9 @@ METHODS: dict[str, Method] = {
     ),
     "consistency-tuning": Method(
         "the same learned from the data, not from the teacher's guided paths (Geng et al. 2024); 2 steps", tuning
+    ),
+    "matching": Method(
+        "samples that pass for the teacher's, whichever noise they come from (Yin et al. 2024); 1 step", matching
     ),
 }
 """A new one is a function in a file here, and a line."""

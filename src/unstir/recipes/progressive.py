@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unstir.errors import UserError
 from unstir.objectives import ProgressiveObjective
@@ -11,13 +11,14 @@ from unstir.recipes.distillation import (
     Aim,
     Original,
     guidance_of,
+    is_guided,
     settled_aim,
     student,
     student_dropout,
     student_sampling,
     student_training,
 )
-from unstir.recipes.recipe import Recipe
+from unstir.recipes.recipe import Recipe, SamplingConfig
 from unstir.samplers import DDIM
 from unstir.samplers.grids import Strided
 
@@ -29,6 +30,10 @@ FIRST = 16
 """About so many steps has the first student: it does at once what would be several halvings, in which there is little to learn yet."""
 MINUTES = 4.0
 """Of a stage; of the last ones, in which most is to be learnt, twice as many."""
+GUIDED = "guided"
+"""Folder of the student that learns the guidance alone, before there are fewer steps."""
+GUIDED_MINUTES = 6.0
+"""Of its training."""
 HARD = 2
 """Steps from which down a stage is one of those."""
 
@@ -68,7 +73,7 @@ def halvings(original: Original, steps: int, start: int | None = None) -> Halvin
         raise UserError(f"a student samples in at least 1 step, not {steps}")
     if steps >= recommended:
         raise UserError(f"{original.name} samples in {recommended} steps already: ask for fewer than that, not {steps}")
-    if isinstance(theirs.objective, ProgressiveObjective) and isinstance(theirs.objective.grid, Strided):
+    if isinstance(theirs.objective, ProgressiveObjective) and isinstance(theirs.sampling.grid, Strided):
         return _further(original, theirs.objective, steps)
     count = max(doubled(steps, start or TEACHER), 2 * steps)
     while count > steps and len(theirs.sampling.grid.times(theirs.process, count)) != count + 1:
@@ -91,8 +96,48 @@ def _further(original: Original, objective: ProgressiveObjective, steps: int) ->
     return Halvings(objective.grid, tuple(n for n in reachable if n >= steps), 2)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One student of the chain.
+
+    Args:
+        folder: of its run, in the last one's.
+        steps: in which it gets where its teacher gets in ``substeps`` times as many.
+        minutes: of its training.
+        sampling: how it samples.
+    """
+
+    folder: str
+    steps: int
+    substeps: int
+    minutes: float
+    sampling: SamplingConfig
+
+    @property
+    def about(self) -> str:
+        """One line for who trains it."""
+        if self.substeps == 1:
+            return "A student that has the guidance inside: one evaluation of the network in each step."
+        plural = "s" if self.steps > 1 else ""
+        return f"A student that samples in {self.steps} step{plural}, of a teacher of {self.steps * self.substeps}."
+
+
+def _plan(original: Original, aim: Aim, plan: Halvings) -> list[Stage]:
+    """The students, the first one first."""
+    theirs, stages = original.recipe.sampling, []
+    if is_guided(original, aim):
+        sampling = student_sampling(original, aim, theirs.sampler, theirs.grid, theirs.steps)
+        stages.append(Stage(GUIDED, plan.grid.of, 1, GUIDED_MINUTES, sampling))
+    for number, steps in enumerate(plan.steps):
+        sampling = student_sampling(original, aim, DDIM(), plan.grid, steps)
+        minutes = MINUTES * (2 if steps <= HARD else 1)
+        stages.append(Stage(f"steps-{steps}", steps, plan.substeps if number == 0 else 2, minutes, sampling))
+    return [*stages[:-1], replace(stages[-1], folder="")]
+
+
 def progressive(original: Original, aim: Aim) -> dict[str, Recipe]:
-    """The stages of progressive distillation, by the folders of their runs: steps-16, steps-8, ... and the last one, the run itself.
+    """The stages of progressive distillation, by the folders of their runs: guided (of a guided teacher), steps-16, steps-8, ... and the
+    last one, the run itself.
 
     Raises:
         UserError: a number of steps that cannot be had, or guidance where there is none.
@@ -100,29 +145,24 @@ def progressive(original: Original, aim: Aim) -> dict[str, Recipe]:
     aim = settled_aim(original, aim)
     plan = halvings(original, aim.steps or STEPS, aim.start)
     stages: dict[str, Recipe] = {}
-    for number, steps in enumerate(plan.steps):
-        last = number == len(plan.steps) - 1
-        before = f"steps-{plan.steps[number - 1]}"
+    before = ""
+    for stage in _plan(original, aim, plan):
         # As seen from the run's own folder, so that the chain can be moved.
-        teacher = original.name if number == 0 else before if last else f"../{before}"
-        stages["" if last else f"steps-{steps}"] = student(
+        teacher = f"../{before}" if before and stage.folder else before or original.name
+        stages[stage.folder] = student(
             original,
-            about=f"A student that samples in {steps} step{'s' if steps > 1 else ''}, of a teacher of {_steps_of(plan, number)}.",
+            about=stage.about,
             teacher=teacher,
             objective=ProgressiveObjective(
                 teacher=teacher,
                 grid=plan.grid,
-                steps=steps,
-                substeps=plan.substeps if number == 0 else 2,
+                steps=stage.steps,
+                substeps=stage.substeps,
                 dropout=student_dropout(original),
-                **guidance_of(aim, first=number == 0),
+                **guidance_of(aim, first=not before),
             ),
-            training=student_training(original, MINUTES * (2 if steps <= HARD else 1)),
-            sampling=student_sampling(original, aim, DDIM(), plan.grid, steps),
+            training=student_training(original, stage.minutes),
+            sampling=stage.sampling,
         )
+        before = stage.folder
     return stages
-
-
-def _steps_of(plan: Halvings, number: int) -> int:
-    """Steps of the teacher of a stage."""
-    return plan.steps[number] * (plan.substeps if number == 0 else 2)

@@ -105,13 +105,17 @@ def check_prior(name: str, prior: Trained, ours: DataSpec) -> None:
         )
 
 
+NO_PRIOR = "none"
+"""In place of a prior's run folder: there is none."""
+
+
 def prior_of(model: Model, settings: SamplingConfig) -> Model | None:
     """The prior that draws the embeddings of a decoder, loaded once; None where none is named, and of any other model.
 
     Raises:
         UserError: no such run, or it is no prior for this model.
     """
-    if not settings.prior or IMAGE not in model.spec.conditions:
+    if settings.prior in ("", NO_PRIOR) or IMAGE not in model.spec.conditions:
         return None
     return other(model, settings.prior, lambda trained: check_prior(settings.prior, trained, model.spec))
 

@@ -329,6 +329,15 @@ def test_a_prior_as_it_was_at_a_checkpoint(chain: Path, tmp_path: Path) -> None:
     assert "there is no checkpoint" in said("sample", chain, "--prior", chain / "prior@5", "--text", "a low one")
 
 
+def test_without_its_prior_a_decoder_draws_of_no_caption(chain: Path, tmp_path: Path) -> None:
+    run(["sample", str(chain), "--prior", "none", "-n", "2", "--out", str(tmp_path / "x.npz")])
+    model = unstir.load(chain)
+    drawn = model.spec.to_data(model.sample(2, prior=""))
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["arr_0"], drawn)
+    assert not np.array_equal(drawn, model.spec.to_data(model.sample(2)))
+    assert "takes no --text" in said("sample", chain, "--prior", "none", "--text", "a low one", "-n", "2")
+
+
 def _quick(data: Path, tmp_path: Path) -> Path:
     run(["train", "quick", "--data", str(data), "--out", str(tmp_path / "quick"), *PLAN, *TINY])
     return tmp_path / "quick"

@@ -17,6 +17,7 @@ from unstir.recipes import AutoencoderConfig, ClipConfig, DenoiserConfig, Module
 from unstir.recipes.module import caption_of, class_of
 from unstir.run import Run, named
 from unstir.stages import read_stages
+from unstir.unclip import NO_PRIOR
 
 
 def usable(spec: DataSpec) -> dict[str, Condition]:
@@ -36,7 +37,7 @@ def askable(run: Run, recipe: Recipe, spec: DataSpec, prior: str | None = None) 
     name = recipe.vectors
     if IMAGE in spec.conditions:
         name = recipe.sampling.prior if prior is None else prior
-    if not name:
+    if name in ("", NO_PRIOR):
         return spec
     other, _ = named(str(run.folder / name) if is_inside(run.folder, name) else name)
     _, their_recipe, theirs = other.read_recipe()

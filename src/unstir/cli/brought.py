@@ -15,11 +15,7 @@ from unstir.kept import copy_run, is_inside
 from unstir.recipes import Recipe
 from unstir.recipes.chains import BROUGHT
 from unstir.run import fetch, named
-from unstir.unclip import TEXT, open_clip
-
-NONE = "none"
-"""In place of a prior: train none."""
-
+from unstir.unclip import NO_PRIOR, TEXT, open_clip
 
 def take_brought(name: str, stages: Mapping[str, Recipe], words: list[str]) -> tuple[dict[str, Recipe], dict[str, str]]:
     """Takes ``--STAGE RUN`` out of the words -> (the stages that are still to be trained, the runs in place of the others by the stages' names).
@@ -32,7 +28,7 @@ def take_brought(name: str, stages: Mapping[str, Recipe], words: list[str]) -> t
     given = {stage: take(words, f"--{stage}") for stage in BROUGHT.get(name, ())}
     brought = {stage: run for stage, run in given.items() if run is not None}
     left = {stage: recipe for stage, recipe in stages.items() if stage not in brought}
-    if brought.get("prior") == NONE:
+    if brought.get("prior") == NO_PRIOR:
         del brought["prior"]
         last = left[""]
         left[""] = dataclasses.replace(last, sampling=dataclasses.replace(last.sampling, prior=""))

@@ -18,7 +18,7 @@ from unstir.conditioning.guidance_scale import GUIDANCE_SCALE
 from unstir.editing import image_to_image, inpaint
 from unstir.editing.inpaint import method_for
 from unstir.errors import UserError
-from unstir.objectives import ConsistencyObjective
+from unstir.objectives import ConsistencyObjective, ContinuousConsistencyObjective
 from unstir.objectives.consistency import ConsistencyCompanion
 from unstir.objectives.discretization import MOST_NOISE
 from unstir.samplers import Consistency
@@ -86,7 +86,7 @@ def test_it_is_taught_by_the_guided_teacher_along_its_paths(student: Path, teach
 
 
 def test_it_begins_as_its_teacher(teacher: Path, tmp_path: Path) -> None:
-    for method in ("consistency", "consistency-tuning"):
+    for method in ("consistency", "consistency-tuning", "consistency-continuous"):
         still = ["--training.learning-rate", "1e-12", "--training.optimizer", "adamw"]
         out = distill(teacher, tmp_path / method, method, *still)
         mine, theirs = weights(out), weights(teacher)
@@ -111,7 +111,7 @@ def test_tuning_learns_from_the_data_alone(teacher: Path, tmp_path: Path) -> Non
     assert Checkpoints(again / "checkpoints", 3).steps()[-1] == 5
 
 
-@pytest.mark.parametrize("method", ["consistency", "consistency-tuning"])
+@pytest.mark.parametrize("method", ["consistency", "consistency-tuning", "consistency-continuous"])
 def test_killed_and_resumed_equals_never_killed(method: str, student: Path, teacher: Path, tmp_path: Path) -> None:
     whole = student
     if method != "consistency":
@@ -135,6 +135,15 @@ def test_from_nothing(tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
     run(["sample", str(out), "-n", "3", "--steps", "1", "--label", "one", "--out", str(tmp_path / "x.npz")])
     wanted = model.spec.to_data(model.sample(3, steps=1, label="one"))
     np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["arr_0"], wanted)
+
+
+def test_from_nothing_in_continuous_time(tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
+    out = train("consistency", tiny_arrays["image"], tmp_path / "c", *UNET, "--objective", "continuous-consistency")
+    model, companion = unstir.load(out), session_of(out).state.companion
+    assert isinstance(model.recipe.objective, ContinuousConsistencyObjective)
+    assert isinstance(companion, ConsistencyCompanion)
+    assert not companion.teaches
+    assert model.sample(2).shape == (2, 3, 12, 10)
 
 
 def test_the_scale_as_an_input(teacher: Path, tmp_path: Path) -> None:
@@ -162,7 +171,12 @@ OTHERS = {
 def test_every_kind_of_model(recipe: str, tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
     kind, words = OTHERS[recipe]
     base = train(recipe, tiny_arrays[kind], tmp_path / "t", *words)
-    for method in ("consistency", "consistency-tuning"):
+    methods = ["consistency", "consistency-tuning", "consistency-continuous"]
+    if recipe == "improved-ddpm":
+        refused = ["distill", base, "--method", methods.pop(), "--out", tmp_path / "x"]
+        assert "whole steps" in said(*refused)
+        assert not (tmp_path / "x").exists()
+    for method in methods:
         out = distill(base, tmp_path / method, method, "--steps", "2")
         model = unstir.load(out)
         drawn = model.sample(3)

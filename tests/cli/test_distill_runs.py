@@ -398,3 +398,21 @@ def test_the_default_folder_is_beside_the_teacher_wherever_that_is_named_from(
     assert default_folder(".", "progressive", stages) == beside.resolve()
     monkeypatch.chdir(teacher / "samples")
     assert default_folder("..", "progressive", stages) == beside.resolve()
+
+
+def test_a_student_with_guidance_inside_is_not_guided_again_by_who_distils_it(chain: Path, tmp_path: Path) -> None:
+    for student in (chain, chain / "guided"):
+        words = ["distill", student, "--out", tmp_path / "x", "--steps", "2"]
+        for method in ("progressive", "consistency"):
+            assert "takes no other" in said(*words, "--method", method, "--guidance-scale", "2")
+            assert "takes no other" in said(*words, "--method", method, "--guidance-scale", "1", "4")
+    assert not (tmp_path / "x").exists()
+
+
+def test_who_has_the_guidance_inside_already_is_halved_at_once(chain: Path, tmp_path: Path) -> None:
+    out = distill(chain / "guided", tmp_path / "s", "--steps", "8", *PLAN)
+    stages = read_stages(out)
+    assert stages is not None
+    assert list(stages[1]) == ["steps-16", ""]
+    assert stages[1]["steps-16"].sampling.grid == unstir.load(chain / "steps-16").recipe.sampling.grid
+    assert stages[1]["steps-16"].objective.substeps == 4  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from unstir.recipes.chains import BROUGHT
 from unstir.run import fetch, named
 from unstir.unclip import NO_PRIOR, TEXT, open_clip
 
+
 def take_brought(name: str, stages: Mapping[str, Recipe], words: list[str]) -> tuple[dict[str, Recipe], dict[str, str]]:
     """Takes ``--STAGE RUN`` out of the words -> (the stages that are still to be trained, the runs in place of the others by the stages' names).
 

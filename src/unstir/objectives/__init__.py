@@ -2,6 +2,7 @@
 
 from unstir.objectives.classification import NoisyClassificationObjective
 from unstir.objectives.consistency import ConsistencyObjective
+from unstir.objectives.continuous import ContinuousConsistencyObjective
 from unstir.objectives.contrastive import ContrastiveObjective
 from unstir.objectives.denoising import DenoisingObjective
 from unstir.objectives.discretization import PAIRS, KarrasPairs, LogNormalPairs, Pairs, ShrinkingPairs
@@ -34,6 +35,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "progressive": ProgressiveObjective,
     "consistency": ConsistencyObjective,
     "matching": MatchingObjective,
+    "continuous-consistency": ContinuousConsistencyObjective,
     "reconstruction": ReconstructionObjective,
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "Companion",
     "ConsistencyObjective",
     "Constant",
+    "ContinuousConsistencyObjective",
     "ContrastiveObjective",
     "DenoisingObjective",
     "DistillationObjective",

@@ -5,7 +5,13 @@ from __future__ import annotations
 from unstir.data import DataConfig
 from unstir.errors import UserError
 from unstir.networks import UNetConfig
-from unstir.objectives import ConsistencyObjective, KarrasPairs, ShrinkingPairs
+from unstir.objectives import (
+    ConsistencyObjective,
+    ContinuousConsistencyObjective,
+    DistillationObjective,
+    KarrasPairs,
+    ShrinkingPairs,
+)
 from unstir.objectives.discretization import karras
 from unstir.processes import EDM
 from unstir.recipes.distillation import (
@@ -66,7 +72,7 @@ def stops(original: Original) -> Grid:
 
 
 def _student(
-    original: Original, aim: Aim, steps: int, objective: ConsistencyObjective, about: str
+    original: Original, aim: Aim, steps: int, objective: DistillationObjective, about: str
 ) -> dict[str, Recipe]:
     return {
         "": student(
@@ -94,6 +100,20 @@ def distillation(original: Original, aim: Aim) -> dict[str, Recipe]:
         **guidance_of(aim),
     )
     return _student(original, aim, steps, objective, "A consistency model, distilled: samples in 1 or 2 steps.")
+
+
+def continuous(original: Original, aim: Aim) -> dict[str, Recipe]:
+    """The one stage of consistency distillation in continuous time.
+
+    Raises:
+        UserError: as many steps as the teacher's or more, or guidance where there is none.
+    """
+    aim, steps = settled_aim(original, aim), asked_steps(original, aim)
+    objective = ContinuousConsistencyObjective(
+        teacher=original.name, dropout=student_dropout(original), **guidance_of(aim)
+    )
+    about = "A consistency model, distilled in continuous time: samples in 1 or 2 steps."
+    return _student(original, aim, steps, objective, about)
 
 
 def tuning(original: Original, aim: Aim) -> dict[str, Recipe]:

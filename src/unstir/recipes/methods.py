@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from unstir.recipes.consistency import distillation, tuning
+from unstir.recipes.consistency import continuous, distillation, tuning
 from unstir.recipes.distillation import Aim, Original
 from unstir.recipes.matching import matching
 from unstir.recipes.progressive import progressive
@@ -32,6 +32,9 @@ METHODS: dict[str, Method] = {
     ),
     "consistency-tuning": Method(
         "the same learned from the data, not from the teacher's guided paths (Geng et al. 2024); 2 steps", tuning
+    ),
+    "consistency-continuous": Method(
+        "consistency without a grid of times, by the answer's derivative (Lu & Song 2024); 2 steps", continuous
     ),
     "matching": Method(
         "samples that pass for the teacher's, whichever noise they come from (Yin et al. 2024); 1 step", matching

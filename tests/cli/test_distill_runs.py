@@ -29,8 +29,7 @@ from unstir.training.checkpoint import Checkpoints
 TINY = ["--training.batch-size", "4"]
 PLAN = ["--training.steps", "4", "--training.checkpoint-every", "2"]
 LAST = ["--steps", "1", "--start", "2", "--training.steps", "2"]
-"""From two steps to one: a single stage where nothing guides the teacher."""
-UNGUIDED = ["--guidance-scale", "1"]
+"""A single stage, from two steps to one."""
 
 
 def train(recipe: str, data: Path, out: Path, *words: str) -> Path:
@@ -59,7 +58,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, tiny_arrays: dict[str, Pat
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
-    """guided -> 16 -> 8 -> 4."""
+    """64 -> 16 -> 8 -> 4."""
     return distill(teacher, tmp_path_factory.mktemp("students") / "s", *PLAN)
 
 
@@ -70,9 +69,9 @@ def test_every_stage_is_a_run_that_samples_in_its_steps(chain: Path, teacher: Pa
     found = read_stages(chain)
     assert found is not None
     assert found[0] == "progressive"
-    assert list(found[1]) == ["guided", "steps-16", "steps-8", ""]
+    assert list(found[1]) == ["steps-16", "steps-8", ""]
     original, model = unstir.load(teacher), unstir.load(chain)
-    teachers = {"steps-16": ("../guided", 4), "steps-8": ("../steps-16", 2), "": ("steps-8", 2)}
+    teachers = {"steps-16": (str(teacher.resolve()), 4), "steps-8": ("../steps-16", 2), "": ("steps-8", 2)}
     for (folder, (name, substeps)), steps in zip(teachers.items(), (16, 8, 4), strict=True):
         recipe = unstir.load(chain / folder).recipe
         objective, sampling = recipe.objective, recipe.sampling
@@ -84,17 +83,6 @@ def test_every_stage_is_a_run_that_samples_in_its_steps(chain: Path, teacher: Pa
         assert objective.dropout == 0.1
         assert recipe.network.dropout == 0  # type: ignore[attr-defined]
         assert recipe.training.learning_rate == original.recipe.training.learning_rate / 4
-    guided = unstir.load(chain / "guided").recipe
-    assert isinstance(guided.objective, ProgressiveObjective)
-    assert (guided.base, guided.objective.teacher) == (str(teacher.resolve()),) * 2
-    assert (guided.objective.steps, guided.objective.substeps) == (64, 1)
-    theirs = original.recipe.sampling
-    assert (guided.sampling.sampler, guided.sampling.grid, guided.sampling.steps) == (
-        theirs.sampler,
-        theirs.grid,
-        theirs.steps,
-    )
-    assert (guided.sampling.guidance_scale, theirs.guidance_scale) == (1, 2.5)
     assert model.spec == original.spec
     evaluations = [step.evaluations for step in model.trajectory(range(2))]
     assert evaluations == [1, 1, 1, 1]
@@ -108,12 +96,7 @@ def test_a_stage_learns_from_the_one_before_as_it_samples(chain: Path, teacher: 
     """The first one from the run itself, guided and clipped as plain unstir sample has it."""
     x, t = 3 * torch.randn(4, 3, 12, 10), torch.tensor([0.1, 1.0, 4.0, 30.0], dtype=torch.float64)
     label = torch.tensor([0, 1, -1, 1])
-    for folder, taught_by in (
-        ("guided", teacher),
-        ("steps-16", chain / "guided"),
-        ("steps-8", chain / "steps-16"),
-        ("", chain / "steps-8"),
-    ):
+    for folder, taught_by in (("steps-16", teacher), ("steps-8", chain / "steps-16"), ("", chain / "steps-8")):
         session = session_of(chain / folder)
         companion = session.state.companion
         assert isinstance(companion, Teacher)
@@ -127,7 +110,7 @@ def test_a_stage_learns_from_the_one_before_as_it_samples(chain: Path, teacher: 
 
 def test_a_student_begins_with_its_teacher_s_weights(teacher: Path, tmp_path: Path) -> None:
     words = ["--training.learning-rate", "1e-12", "--training.optimizer", "adamw"]
-    out = distill(teacher, tmp_path / "s", *LAST, *UNGUIDED, *words)
+    out = distill(teacher, tmp_path / "s", *LAST, *words)
     assert read_stages(out) is None, "a single stage is a run as any other"
     mine, theirs = weights(out), weights(teacher)
     assert mine.keys() == theirs.keys()
@@ -136,15 +119,12 @@ def test_a_student_begins_with_its_teacher_s_weights(teacher: Path, tmp_path: Pa
     assert unstir.load(out).sample(2).shape == (2, 3, 12, 10)
 
 
-@pytest.mark.parametrize(
-    ("stage", "left"), [("guided", 2), ("steps-16", 2), ("steps-8", 2), ("steps-8", 0), ("", 2), ("", 0)]
-)
+@pytest.mark.parametrize(("stage", "left"), [("steps-16", 2), ("steps-8", 2), ("steps-8", 0), ("", 2), ("", 0)])
 def test_killed_anywhere_and_resumed_equals_never_killed(stage: str, left: int, chain: Path, tmp_path: Path) -> None:
     """As kill -9 leaves it: its last steps are lost, or all of them, and the stages after it were never begun."""
     cut = tmp_path / "cut"
     shutil.copytree(chain, cut)
-    chained = ["guided", "steps-16", "steps-8", ""]
-    after = chained[chained.index(stage) + 1 :]
+    after = {"steps-16": ["steps-8", ""], "steps-8": [""], "": []}[stage]
     for folder in [*after, *([] if left else [stage])]:
         for path in [cut / folder / name for name in ("recipe.toml", "model.safetensors", "metrics.jsonl")]:
             path.unlink()
@@ -152,7 +132,7 @@ def test_killed_anywhere_and_resumed_equals_never_killed(stage: str, left: int, 
     if left:
         Checkpoints(cut / stage / "checkpoints", 3).path(4).unlink()
     run(["train", "--resume", str(cut)])
-    for folder in chained:
+    for folder in ("steps-16", "steps-8", ""):
         assert same_weights(cut / folder, chain / folder), folder
         assert same_states(state_of(cut / folder), state_of(chain / folder)), folder
 
@@ -179,7 +159,7 @@ def test_a_teacher_that_was_changed_is_noticed(chain: Path, tmp_path: Path) -> N
 def test_a_missing_teacher_is_named(teacher: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(teacher, copy)
-    out = distill(copy, tmp_path / "s", *LAST, *UNGUIDED)
+    out = distill(copy, tmp_path / "s", *LAST)
     shutil.move(copy, tmp_path / "there")
     message = said("train", "--resume", out, "--training.steps", "3")
     assert f"learns from {copy}" in message
@@ -198,6 +178,16 @@ def test_a_student_is_distilled_further(chain: Path, tmp_path: Path) -> None:
     assert "can be halved to 2, 1" in said("distill", chain, "--method", "progressive", "--steps", "3")
 
 
+def test_the_first_student_may_have_any_steps(teacher: Path, tmp_path: Path) -> None:
+    """Straight to four steps, each of which is four of Heun's."""
+    words = ["--steps", "4", "--first", "4", "--start", "16", "--objective.solver", "heun", "--training.steps", "1"]
+    recipe = Run(distill(teacher, tmp_path / "s", *words)).read_recipe()[1]
+    assert isinstance(recipe.objective, ProgressiveObjective)
+    assert (recipe.objective.steps, recipe.objective.substeps, recipe.objective.solver) == (4, 4, "heun")
+    assert recipe.objective.teacher == str(teacher.resolve())
+    assert recipe.objective.grid == recipe.sampling.grid == Strided(Karras(sigma_min=0.02), 16)
+
+
 def test_a_student_is_no_base(chain: Path, tiny_arrays: dict[str, Path]) -> None:
     words = ["train", "quick", "--base", chain, "--data", tiny_arrays["image"]]
     assert "was distilled: it has learned to sample in 4 steps" in said(*words)
@@ -208,8 +198,8 @@ def test_minutes_are_shared_out_and_stages_have_options_of_their_own(teacher: Pa
     out = distill(teacher, tmp_path / "s", *words)
     stages = read_stages(out)
     assert stages is not None
-    assert [recipe.training.minutes for recipe in stages[1].values()] == [3, 2, 2, 2]
-    assert [recipe.training.learning_rate == 0.001 for recipe in stages[1].values()] == [False, False, True, False]
+    assert [recipe.training.minutes for recipe in stages[1].values()] == [3, 3, 3]
+    assert [recipe.training.learning_rate == 0.001 for recipe in stages[1].values()] == [False, True, False]
 
 
 # ---- using students --------------------------------------------------------------------------------------------------
@@ -233,7 +223,6 @@ def test_info_says_what_was_learned(chain: Path, capsys: pytest.CaptureFixture[s
         line.startswith("  sampling   ddim") and line.endswith("the guidance of its teacher learned") for line in lines
     )
     assert [line.split(": ")[1] for line in lines if line.startswith("  stage")] == [
-        "3x12x10 in 12 steps, step 4",
         "3x12x10 in 16 steps, step 4",
         "3x12x10 in 8 steps, step 4",
         "3x12x10 in 4 steps, step 4 (this run)",
@@ -243,7 +232,7 @@ def test_info_says_what_was_learned(chain: Path, capsys: pytest.CaptureFixture[s
 def test_one_scale_for_good_is_not_guided_again(teacher: Path, chain: Path, tmp_path: Path) -> None:
     assert "distilled with its guidance inside" in said("sample", chain, "-n", "1", "--guidance-scale", "2")
     out = distill(teacher, tmp_path / "s", *LAST, "--guidance-scale", "1.5")
-    companion = session_of(out / "guided").state.companion
+    companion = session_of(out).state.companion
     assert isinstance(companion, Teacher)
     x, t, label = torch.randn(2, 3, 12, 10), torch.tensor(1.0, dtype=torch.float64), torch.tensor([0, 1])
     expected = believed_by(teacher, x, t, label, guidance_scale=1.5)
@@ -255,6 +244,9 @@ def test_the_scale_as_an_input(
     teacher: Path, tmp_path: Path, tiny_arrays: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = distill(teacher, tmp_path / "s", "--steps", "4", "--start", "16", "--guidance-scale", "1", "4", *PLAN)
+    stages = read_stages(out)
+    assert stages is not None
+    assert list(stages[1]) == ["guided", "steps-8", ""], "at every scale the guidance is learned first"
     for folder in ("guided", "steps-8", ""):
         as_if_learnt(out / folder)
         model = unstir.load(out / folder)
@@ -285,9 +277,63 @@ def test_the_scale_as_an_input(
         alone = believed_by(out / "steps-8", x, t, label, guidance_scale=float(scale[i]))
         torch.testing.assert_close(together[i], alone[i], atol=0.02, rtol=0)  # bf16, where the hardware has it
     assert (believed_by(out / "steps-8", x, t, label) - together).abs().max() > 0.05
+    # The first one alone is guided by those scales.
+    guided = session_of(out / "guided").state.companion
+    assert isinstance(guided, Teacher)
+    for i in range(3):
+        alone = believed_by(teacher, x, t, label, guidance_scale=float(scale[i]))
+        theirs = guided.believe(x, t, {"label": label, GUIDANCE_SCALE: scale}).x_0
+        torch.testing.assert_close(theirs[i], alone[i], atol=0.02, rtol=0)
     # A further student keeps the range.
     further = distill(out, tmp_path / "one", "--steps", "2", *PLAN[:2])
     assert scale_range(unstir.load(further).spec.conditions[GUIDANCE_SCALE]) == (1, 4)
+
+
+# ---- the guidance alone ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
+    out = tmp_path_factory.mktemp("guided") / "g"
+    run(["distill", str(teacher), "--method", "guidance", "--out", str(out), *PLAN])
+    return out
+
+
+def test_a_student_with_the_guidance_inside_samples_as_its_teacher_at_half_the_cost(
+    guided: Path, teacher: Path
+) -> None:
+    assert read_stages(guided) is None
+    mine, theirs = unstir.load(guided).recipe, unstir.load(teacher).recipe
+    assert isinstance(mine.objective, ProgressiveObjective)
+    assert (mine.base, mine.objective.teacher) == (str(teacher.resolve()),) * 2
+    assert (mine.objective.steps, mine.objective.substeps) == (64, 1)
+    for name in ("sampler", "grid", "steps"):
+        assert getattr(mine.sampling, name) == getattr(theirs.sampling, name)
+    assert (mine.sampling.guidance_scale, theirs.sampling.guidance_scale) == (1, 2.5)
+    companion = session_of(guided).state.companion
+    assert isinstance(companion, Teacher)
+    x, label = 3 * torch.randn(3, 3, 12, 10), torch.tensor([0, 1, -1])
+    t = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
+    assert torch.equal(companion.believe(x, t, {"label": label}).x_0, believed_by(teacher, x, t, label))
+
+
+def test_it_is_halved_as_any_run_and_not_guided_again(guided: Path, chain: Path, tmp_path: Path) -> None:
+    out = distill(guided, tmp_path / "s", "--steps", "8", *PLAN)
+    stages = read_stages(out)
+    assert stages is not None
+    assert list(stages[1]) == ["steps-16", ""]
+    assert stages[1]["steps-16"].sampling.grid == unstir.load(chain / "steps-16").recipe.sampling.grid
+    assert stages[1]["steps-16"].objective.substeps == 4  # type: ignore[attr-defined]
+    for student in (chain, guided):
+        words = ["distill", student, "--out", tmp_path / "x"]
+        for method in ("progressive", "consistency"):
+            few = ["--method", method, "--steps", "2", "--guidance-scale"]
+            assert "takes no other" in said(*words, *few, "2")
+            assert "takes no other" in said(*words, *few, "1", "4")
+    again = ["distill", guided, "--out", tmp_path / "x", "--method", "guidance"]
+    assert "nothing guides" in said(*again)
+    assert "leave --steps and --first out" in said(*again, "--steps", "4")
+    assert not (tmp_path / "x").exists()
 
 
 # ---- every kind of model ---------------------------------------------------------------------------------------------
@@ -344,6 +390,9 @@ def test_what_cannot_be_distilled(teacher: Path, tiny_arrays: dict[str, Path], t
 def test_other_data_must_fit(teacher: Path, tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
     words = ["distill", teacher, "--method", "progressive", "--out", tmp_path / "s", *LAST]
     assert "trains on data of kind image" in said(*words, "--data", tiny_arrays["points"])
+    assert not (tmp_path / "s").exists()
+    chained = ["distill", teacher, "--method", "progressive", "--out", tmp_path / "s", *PLAN]
+    assert "trains on data of kind image" in said(*chained, "--data", tiny_arrays["points"])
     assert not (tmp_path / "s").exists(), "the folder is free for the next try"
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "large.npz", x=rng.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8), y=np.arange(20) % 2)
@@ -398,21 +447,3 @@ def test_the_default_folder_is_beside_the_teacher_wherever_that_is_named_from(
     assert default_folder(".", "progressive", stages) == beside.resolve()
     monkeypatch.chdir(teacher / "samples")
     assert default_folder("..", "progressive", stages) == beside.resolve()
-
-
-def test_a_student_with_guidance_inside_is_not_guided_again_by_who_distils_it(chain: Path, tmp_path: Path) -> None:
-    for student in (chain, chain / "guided"):
-        words = ["distill", student, "--out", tmp_path / "x", "--steps", "2"]
-        for method in ("progressive", "consistency"):
-            assert "takes no other" in said(*words, "--method", method, "--guidance-scale", "2")
-            assert "takes no other" in said(*words, "--method", method, "--guidance-scale", "1", "4")
-    assert not (tmp_path / "x").exists()
-
-
-def test_who_has_the_guidance_inside_already_is_halved_at_once(chain: Path, tmp_path: Path) -> None:
-    out = distill(chain / "guided", tmp_path / "s", "--steps", "8", *PLAN)
-    stages = read_stages(out)
-    assert stages is not None
-    assert list(stages[1]) == ["steps-16", ""]
-    assert stages[1]["steps-16"].sampling.grid == unstir.load(chain / "steps-16").recipe.sampling.grid
-    assert stages[1]["steps-16"].objective.substeps == 4  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from unstir.process import Process
 from unstir.processes import EDM, PROCESSES, VP, CosineVP, LinearVP, RectifiedFlow
 from unstir.samplers import DDIM, Heun
 from unstir.samplers.grids import Karras, Strided, Uniform
-from unstir.sampling import SampleNoise, sample
+from unstir.sampling import SampleNoise, Sampler, sample
 from unstir.trained import Trained
 from unstir.training.adopt import adopt
 
@@ -82,12 +83,15 @@ def test_two_steps_of_the_exact_teacher_of_a_gaussian(process: Process, steps: i
     torch.testing.assert_close(alpha_s * x_0 + sigma_s * eps, there)
 
 
+@pytest.mark.parametrize(("solver", "sampler"), [("ddim", DDIM()), ("heun", Heun())])
 @pytest.mark.parametrize("substeps", [1, 2, 4])
-def test_a_student_that_believes_the_target_draws_the_teacher_s_samples(substeps: int) -> None:
+def test_a_student_that_believes_the_target_draws_the_teacher_s_samples(
+    substeps: int, solver: Literal["ddim", "heun"], sampler: Sampler
+) -> None:
     """Walking along the student's grid with the targets for beliefs is walking along the teacher's with its own."""
     process = EDM(sigma_max=20.0)
     grid = Strided(Karras(sigma_min=0.02), 12)
-    objective = ProgressiveObjective(grid=grid, steps=12 // substeps, substeps=substeps)
+    objective = ProgressiveObjective(grid=grid, steps=12 // substeps, substeps=substeps, solver=solver)
     teacher = Teacher(ClipX0(mixture(process), -1.0, 1.0))
 
     class Taught(Denoiser):
@@ -100,7 +104,7 @@ def test_a_student_that_believes_the_target_draws_the_teacher_s_samples(substeps
     x = 20 * torch.randn(7, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rng = SampleNoise(0, range(7))
     ours = sample(Taught(process), DDIM(), grid.times(process, 12 // substeps), x, rng)
-    torch.testing.assert_close(ours, sample(teacher.denoiser, DDIM(), grid.times(process, 12), x, rng))
+    torch.testing.assert_close(ours, sample(teacher.denoiser, sampler, grid.times(process, 12), x, rng))
 
 
 def test_in_single_precision_a_fine_grid_loses_little() -> None:

@@ -19,6 +19,7 @@ stopped or killed by unstir train --resume.
   --method METHOD          {methods}
   --steps K                in how many steps the student is to sample
   --start N                progressive: about so many steps of the teacher stand for it (64)
+  --first N                progressive: about so many steps has the first student, from which they are halved (16)
   --out RUN                the student's run folder (default: beside RUN)
   --guidance-scale W       learn the teacher guided by this scale, for good (default: as it recommends)
   --guidance-scale LOW HIGH  learn all scales between, from at most 1 up: unstir sample --guidance-scale W is then free to choose
@@ -54,6 +55,7 @@ def main(words: list[str]) -> None:
     aim = Aim(
         take_count(words, "--steps"),
         take_count(words, "--start"),
+        take_count(words, "--first"),
         scales[0] if len(scales) == 1 else None,
         tuple(scales) if len(scales) == 2 else (),
     )

@@ -6,19 +6,19 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from unstir.denoiser import Denoiser
 from unstir.errors import UserError
+from unstir.objectives.consistency import SOLVERS
 from unstir.objectives.denoising import Space, squared_error
 from unstir.objectives.distillation import DistillationObjective, Teacher
 from unstir.objectives.objective import Batch, Companion, Loss
 from unstir.objectives.times import spread
 from unstir.objectives.weighting import TruncatedSNR, Weight
 from unstir.process import Process, broadcast
-from unstir.samplers.ancestral import mean_toward
 from unstir.samplers.grids import Strided
 from unstir.sampling import Cond, Grid, SampleNoise
 
@@ -72,6 +72,8 @@ class ProgressiveObjective(DistillationObjective):
     """Steps of the student."""
     substeps: int = 2
     """Steps of the teacher that one of the student's replaces."""
+    solver: Literal["ddim", "heun"] = "ddim"
+    """How the teacher steps: one evaluation of first order, as in the paper, or two of second order."""
     space: Space = "x_0"
     """Where the error is measured: the name of a parameterisation, or F for the network's own output."""
     weight: Weight = field(default_factory=TruncatedSNR)
@@ -95,7 +97,7 @@ class ProgressiveObjective(DistillationObjective):
         """The belief (x_0, eps) about x_t at ``path[0]`` by which one step gets where the teacher gets along the path."""
         process, x = teacher.denoiser.process, x_t
         for t, s in itertools.pairwise(path):
-            x = mean_toward(process, teacher.believe(x, t, cond), s, torch.zeros_like(s))
+            x = SOLVERS[self.solver](teacher, x, t, s, cond)
         return belief_behind(process, x_t, path[0], x, path[-1])
 
     def __call__(self, module: nn.Module, batch: Batch, rng: SampleNoise, companion: Companion | None = None) -> Loss:

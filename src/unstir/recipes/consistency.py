@@ -61,8 +61,8 @@ def asked_steps(original: Original, aim: Aim, default: int = STEPS) -> int:
     steps, theirs = aim.steps or default, original.recipe.sampling.steps
     if steps >= theirs:
         raise UserError(f"{original.name} samples in {theirs} steps already: ask for fewer than that, not {steps}")
-    if aim.start is not None:
-        raise UserError("--start is for --method progressive: this student is not made by halving steps")
+    if aim.start is not None or aim.first is not None:
+        raise UserError("--start and --first are for --method progressive: this student is not made by halving steps")
     return steps
 
 

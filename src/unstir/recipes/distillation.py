@@ -43,12 +43,14 @@ class Aim:
     Args:
         steps: in which it samples. None: as the method recommends.
         start: steps of the teacher in which it would get as far. None: as the method recommends.
+        first: steps of the first of several students. None: as the method recommends.
         guidance_scale: of the teacher, learned for good. None: what the teacher recommends.
         guidance_range: (lowest, highest) scale that the student learns as an input; empty: it learns one for good.
     """
 
     steps: int | None = None
     start: int | None = None
+    first: int | None = None
     guidance_scale: float | None = None
     guidance_range: tuple[float, ...] = ()
 
@@ -66,16 +68,6 @@ def settled_aim(original: Original, aim: Aim) -> Aim:
     if not asked and GUIDANCE_SCALE in conditions:
         return replace(aim, guidance_range=scale_range(conditions[GUIDANCE_SCALE]))
     return aim
-
-
-def is_guided(original: Original, aim: Aim) -> bool:
-    """Whether the teacher, as it is to be distilled, asks for more than one belief in a step."""
-    sampling, conditions = original.recipe.sampling, original.spec.conditions
-    if sampling.autoguidance or sampling.classifier:
-        return True
-    scale = aim.guidance_scale if aim.guidance_scale is not None else sampling.guidance_scale
-    free = any(condition.seen and not condition.always for condition in conditions.values())
-    return free and GUIDANCE_SCALE not in conditions and (bool(aim.guidance_range) or scale != 1)
 
 
 def guidance_of(aim: Aim, *, first: bool = True) -> dict[str, Any]:

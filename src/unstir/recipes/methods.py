@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from unstir.recipes.consistency import continuous, distillation, tuning
 from unstir.recipes.distillation import Aim, Original
 from unstir.recipes.matching import matching
-from unstir.recipes.progressive import progressive
+from unstir.recipes.progressive import guidance, progressive
 from unstir.recipes.recipe import Recipe
 
 
@@ -27,6 +27,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "progressive": Method("half as many steps, and half as many again (Salimans & Ho 2022); 4 steps", progressive),
+    "guidance": Method("the guidance inside: as many steps, half the cost of each (Meng et al. 2023)", guidance),
     "consistency": Method(
         "one network evaluation is a sample, a second one a better one (Song et al. 2023); 2 steps", distillation
     ),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from unstir.conditioning.guidance_scale import GUIDANCE_SCALE
 from unstir.errors import UserError
 from unstir.objectives import ProgressiveObjective
 from unstir.recipes.distillation import (
     Aim,
     Original,
     guidance_of,
-    is_guided,
     settled_aim,
     student,
     student_dropout,
@@ -31,7 +31,7 @@ FIRST = 16
 MINUTES = 4.0
 """Of a stage; of the last ones, in which most is to be learnt, twice as many."""
 GUIDED = "guided"
-"""Folder of the student that learns the guidance alone, before there are fewer steps."""
+"""Folder of the student that learns the guidance at every scale, before there are fewer steps."""
 GUIDED_MINUTES = 6.0
 """Of its training."""
 HARD = 2
@@ -58,11 +58,11 @@ def doubled(steps: int, goal: int) -> int:
     return int(steps * 2 ** max(round(math.log2(goal / steps)), 0))
 
 
-def halvings(original: Original, steps: int, start: int | None = None) -> Halvings:
+def halvings(original: Original, steps: int, start: int | None = None, first: int | None = None) -> Halvings:
     """The way from a run to a student of so many steps.
 
     A run that is such a student itself goes on from its own steps; of any other one the first student has as many as are nearest to
-    ``FIRST``, and the teacher as many as are nearest to ``start`` or ``TEACHER``: the students' number times a power of two.
+    ``first`` or ``FIRST``, and the teacher as many as are nearest to ``start`` or ``TEACHER``: the students' number times a power of two.
 
     Raises:
         UserError: a number of steps that is not fewer, or that halving does not lead to.
@@ -80,9 +80,9 @@ def halvings(original: Original, steps: int, start: int | None = None) -> Halvin
         count //= 2  # a process in whole steps has no more
     if count == steps:
         raise UserError(f"the process of {original.name} has too few steps to get to {steps} by halving")
-    first = min(doubled(steps, FIRST), count // 2)
-    students = tuple(steps * 2**k for k in reversed(range(round(math.log2(first / steps)) + 1)))
-    return Halvings(Strided(theirs.sampling.grid, count), students, count // first)
+    most = min(doubled(steps, first or FIRST), count // 2)
+    students = tuple(steps * 2**k for k in reversed(range(round(math.log2(most / steps)) + 1)))
+    return Halvings(Strided(theirs.sampling.grid, count), students, count // most)
 
 
 def _further(original: Original, objective: ProgressiveObjective, steps: int) -> Halvings:
@@ -122,12 +122,17 @@ class Stage:
         return f"A student that samples in {self.steps} step{plural}, of a teacher of {self.steps * self.substeps}."
 
 
+def as_the_teacher(original: Original, aim: Aim) -> SamplingConfig:
+    """How a student samples that has learned the guidance and nothing else."""
+    theirs = original.recipe.sampling
+    return student_sampling(original, aim, theirs.sampler, theirs.grid, theirs.steps)
+
+
 def _plan(original: Original, aim: Aim, plan: Halvings) -> list[Stage]:
     """The students, the first one first."""
-    theirs, stages = original.recipe.sampling, []
-    if is_guided(original, aim):
-        sampling = student_sampling(original, aim, theirs.sampler, theirs.grid, theirs.steps)
-        stages.append(Stage(GUIDED, plan.grid.of, 1, GUIDED_MINUTES, sampling))
+    stages = []
+    if aim.guidance_range and GUIDANCE_SCALE not in original.spec.conditions:
+        stages.append(Stage(GUIDED, plan.grid.of, 1, GUIDED_MINUTES, as_the_teacher(original, aim)))
     for number, steps in enumerate(plan.steps):
         sampling = student_sampling(original, aim, DDIM(), plan.grid, steps)
         minutes = MINUTES * (2 if steps <= HARD else 1)
@@ -136,17 +141,54 @@ def _plan(original: Original, aim: Aim, plan: Halvings) -> list[Stage]:
 
 
 def progressive(original: Original, aim: Aim) -> dict[str, Recipe]:
-    """The stages of progressive distillation, by the folders of their runs: guided (of a guided teacher), steps-16, steps-8, ... and the
+    """The stages of progressive distillation, by the folders of their runs: guided (with a scale to choose), steps-16, steps-8, ... and the
     last one, the run itself.
 
     Raises:
         UserError: a number of steps that cannot be had, or guidance where there is none.
     """
     aim = settled_aim(original, aim)
-    plan = halvings(original, aim.steps or STEPS, aim.start)
+    plan = halvings(original, aim.steps or STEPS, aim.start, aim.first)
+    return _recipes(original, aim, plan.grid, _plan(original, aim, plan))
+
+
+def guidance(original: Original, aim: Aim) -> dict[str, Recipe]:
+    """The one stage of a student that has the guidance of its teacher inside, and else samples as that does.
+
+    Raises:
+        UserError: a number of steps, or nothing that guides.
+    """
+    if aim.steps is not None or aim.first is not None:
+        raise UserError(
+            "--method guidance leaves the steps as they are, and halves what each costs: leave --steps and --first out"
+        )
+    aim = settled_aim(original, aim)
+    if not is_guided(original, aim):
+        raise UserError(
+            f"nothing guides {original.name}, or it has learned it: ask for a --guidance-scale, if it has conditions"
+        )
+    count = aim.start or TEACHER
+    while len(original.recipe.sampling.grid.times(original.recipe.process, count)) != count + 1:
+        count //= 2  # a process in whole steps has no more
+    stage = Stage("", count, 1, GUIDED_MINUTES, as_the_teacher(original, aim))
+    return _recipes(original, aim, Strided(original.recipe.sampling.grid, count), [stage])
+
+
+def is_guided(original: Original, aim: Aim) -> bool:
+    """Whether the teacher, as it is to be distilled, asks for more than one belief in a step."""
+    sampling, conditions = original.recipe.sampling, original.spec.conditions
+    if sampling.autoguidance or sampling.classifier:
+        return True
+    scale = aim.guidance_scale if aim.guidance_scale is not None else sampling.guidance_scale
+    free = any(condition.seen and not condition.always for condition in conditions.values())
+    return free and GUIDANCE_SCALE not in conditions and (bool(aim.guidance_range) or scale != 1)
+
+
+def _recipes(original: Original, aim: Aim, grid: Strided, plan: list[Stage]) -> dict[str, Recipe]:
+    """The stages' recipes, each one's teacher the one before."""
     stages: dict[str, Recipe] = {}
     before = ""
-    for stage in _plan(original, aim, plan):
+    for stage in plan:
         # As seen from the run's own folder, so that the chain can be moved.
         teacher = f"../{before}" if before and stage.folder else before or original.name
         stages[stage.folder] = student(
@@ -155,7 +197,7 @@ def progressive(original: Original, aim: Aim) -> dict[str, Recipe]:
             teacher=teacher,
             objective=ProgressiveObjective(
                 teacher=teacher,
-                grid=plan.grid,
+                grid=grid,
                 steps=stage.steps,
                 substeps=stage.substeps,
                 dropout=student_dropout(original),

@@ -12,7 +12,7 @@ from runs import UNET, as_if_learnt, said, same_weights, session_of, state_of, w
 
 import unstir
 from unstir.cli import run
-from unstir.objectives import ConsistencyObjective, MatchingObjective
+from unstir.objectives import ConsistencyObjective, LogNormal, MatchingObjective
 from unstir.objectives.matching import Rivals
 from unstir.samplers import Consistency
 from unstir.stages import read_stages
@@ -92,6 +92,21 @@ def test_it_begins_with_the_weights_of_its_first_stage(teacher: Path, tmp_path: 
         torch.testing.assert_close(value, weights(out / "consistency")[name], rtol=1e-5, atol=1e-6)
 
 
+def test_another_student_to_begin_with(student: Path, teacher: Path, tmp_path: Path) -> None:
+    still = ["--training.learning-rate", "1e-12", "--training.optimizer", "adamw", "--objective.times.mean", "-0.5"]
+    out = distill(teacher, tmp_path / "s", "--base", str(student / "consistency"), *still)
+    assert read_stages(out) is None
+    recipe = unstir.load(out).recipe
+    assert isinstance(recipe.objective, MatchingObjective)
+    assert (recipe.base, recipe.objective.teacher) == (
+        str((student / "consistency").resolve()),
+        str(teacher.resolve()),
+    )
+    assert recipe.objective.times == LogNormal(-0.5, 1.4)
+    for name, value in weights(out).items():
+        torch.testing.assert_close(value, weights(student / "consistency")[name], rtol=1e-5, atol=1e-6)
+
+
 def test_points_and_signals_too(tiny_arrays: dict[str, Path], tmp_path: Path) -> None:
     for recipe, kind in (("swiss-roll", "points"), ("ecg", "signal")):
         data, base = str(tiny_arrays[kind]), tmp_path / recipe
@@ -109,4 +124,8 @@ def test_what_is_refused(student: Path, teacher: Path, tmp_path: Path) -> None:
     assert "one guidance scale for good" in said("distill", teacher, *words, "--guidance-scale", "1", "4")
     assert "samples in 12 steps already" in said("distill", teacher, *words, "--steps", "12")
     assert "not made by halving" in said("distill", teacher, *words, "--start", "32")
+    for method in ("progressive", "consistency", "consistency-tuning", "guidance"):
+        other = ["--method", method, "--out", tmp_path / "x", "--base", student]
+        assert "--base is for --method matching" in said("distill", teacher, *other)
+    assert "there is no run folder" in said("distill", teacher, *words, "--base", tmp_path / "gone")
     assert not (tmp_path / "x").exists()

@@ -20,6 +20,7 @@ stopped or killed by unstir train --resume.
   --steps K                in how many steps the student is to sample
   --start N                progressive: about so many steps of the teacher stand for it (64)
   --first N                progressive: about so many steps has the first student, from which they are halved (16)
+  --base RUN               matching: a student that samples in a step or two already, to begin with (default: one is trained)
   --out RUN                the student's run folder (default: beside RUN)
   --guidance-scale W       learn the teacher guided by this scale, for good (default: as it recommends)
   --guidance-scale LOW HIGH  learn all scales between, from at most 1 up: unstir sample --guidance-scale W is then free to choose
@@ -49,6 +50,7 @@ def main(words: list[str]) -> None:
     name, *words = words
     teacher = original(name)
     method = take(words, "--method")
+    base = take(words, "--base")
     out, scales = take(words, "--out"), take_numbers(words, "--guidance-scale")
     if len(scales) > 2:
         raise UserError(f"--guidance-scale takes one scale, or a lowest and a highest one, not {len(scales)}")
@@ -56,6 +58,7 @@ def main(words: list[str]) -> None:
         take_count(words, "--steps"),
         take_count(words, "--start"),
         take_count(words, "--first"),
+        None if base is None else original(base).name,
         scales[0] if len(scales) == 1 else None,
         tuple(scales) if len(scales) == 2 else (),
     )

@@ -126,6 +126,7 @@ def tuning(original: Original, aim: Aim) -> dict[str, Recipe]:
         raise UserError(
             "tuning learns from the data, which nobody guides: --method consistency learns from the guided model"
         )
+    settled_aim(original, aim)  # for what it refuses
     steps = asked_steps(original, aim)
     objective = ConsistencyObjective(pairs=ShrinkingPairs(q=4.0, stages=4), dropout=student_dropout(original))
     return _student(original, Aim(steps), steps, objective, "A consistency model, tuned: samples in 1 or 2 steps.")

@@ -44,6 +44,7 @@ class Aim:
         steps: in which it samples. None: as the method recommends.
         start: steps of the teacher in which it would get as far. None: as the method recommends.
         first: steps of the first of several students. None: as the method recommends.
+        base: run whose weights the student begins with, as its recipe refers to it. None: as the method recommends.
         guidance_scale: of the teacher, learned for good. None: what the teacher recommends.
         guidance_range: (lowest, highest) scale that the student learns as an input; empty: it learns one for good.
     """
@@ -51,6 +52,7 @@ class Aim:
     steps: int | None = None
     start: int | None = None
     first: int | None = None
+    base: str | None = None
     guidance_scale: float | None = None
     guidance_range: tuple[float, ...] = ()
 
@@ -61,6 +63,8 @@ def settled_aim(original: Original, aim: Aim) -> Aim:
     Raises:
         UserError: guidance of a model that has nothing to be guided by.
     """
+    if aim.base is not None:
+        raise UserError("--base is for --method matching: this student begins as its teacher")
     conditions = original.spec.conditions
     asked = aim.guidance_scale is not None or bool(aim.guidance_range)
     if asked and not any(condition.seen and not condition.always for condition in conditions.values()):

@@ -11,6 +11,7 @@ from unstir.recipes.distillation import (
     Aim,
     Original,
     guidance_of,
+    settled_aim,
     student,
     student_dropout,
     student_sampling,
@@ -28,7 +29,8 @@ FIRST = "consistency"
 
 
 def matching(original: Original, aim: Aim) -> dict[str, Recipe]:
-    """The stages of distribution matching: a consistency model, distilled, and the run itself, which begins with its weights.
+    """The stages of distribution matching: a consistency model, distilled, and the run itself, which begins with its weights. The former
+    is left out where another run is named to begin with.
 
     Raises:
         UserError: a student for a teacher, as many steps as the teacher's or more, guidance where there is none, or a range of it.
@@ -38,6 +40,7 @@ def matching(original: Original, aim: Aim) -> dict[str, Recipe]:
             f"{original.name} was distilled or is a consistency model: it draws samples, and has no belief about noised ones to match. "
             "Distil a run that was trained to denoise"
         )
+    base, aim = aim.base, settled_aim(original, replace(aim, base=None))
     steps = asked_steps(original, aim, STEPS)
     objective = MatchingObjective(
         teacher=original.name,
@@ -46,13 +49,13 @@ def matching(original: Original, aim: Aim) -> dict[str, Recipe]:
         dropout=student_dropout(original),
         **guidance_of(aim),
     )
-    first = distillation(original, replace(aim, steps=steps))[""]
+    first = {} if base else {FIRST: distillation(original, replace(aim, steps=steps))[""]}
     return {
-        FIRST: first,
+        **first,
         "": student(
             original,
             about=f"A student whose samples, in {steps} step{'s' if steps > 1 else ''}, are to pass for its teacher's.",
-            teacher=FIRST,
+            teacher=base or FIRST,
             objective=objective,
             training=student_training(original, MINUTES),
             sampling=student_sampling(original, aim, Consistency(), stops(original), steps),

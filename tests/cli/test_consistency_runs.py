@@ -239,7 +239,7 @@ def test_what_is_refused(teacher: Path, tmp_path: Path) -> None:
         return said("distill", teacher, "--out", tmp_path / "s", *words)
 
     assert "samples in 12 steps already" in refused("--method", "consistency", "--steps", "12")
-    assert "--start is for --method progressive" in refused("--method", "consistency", "--start", "8")
+    assert "--start and --first are for --method progressive" in refused("--method", "consistency", "--start", "8")
     assert "which nobody guides" in refused("--method", "consistency-tuning", "--guidance-scale", "1", "4")
     assert "did you mean consistency or consistency-tuning?" in refused("--method", "consistensy")
     assert not (tmp_path / "s").exists()

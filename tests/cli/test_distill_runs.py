@@ -299,7 +299,7 @@ def guided(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
     return out
 
 
-def test_a_student_with_the_guidance_inside_samples_as_its_teacher_at_half_the_cost(
+def test_a_student_with_the_guidance_inside_samples_as_its_teacher_by_one_evaluation_a_step(
     guided: Path, teacher: Path
 ) -> None:
     assert read_stages(guided) is None

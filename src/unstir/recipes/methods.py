@@ -27,7 +27,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "progressive": Method("half as many steps, and half as many again (Salimans & Ho 2022); 4 steps", progressive),
-    "guidance": Method("the guidance inside: as many steps, half the cost of each (Meng et al. 2023)", guidance),
+    "guidance": Method("the guidance inside: as many steps, one evaluation in each (Meng et al. 2023)", guidance),
     "consistency": Method(
         "one network evaluation is a sample, a second one a better one (Song et al. 2023); 2 steps", distillation
     ),

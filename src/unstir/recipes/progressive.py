@@ -160,7 +160,7 @@ def guidance(original: Original, aim: Aim) -> dict[str, Recipe]:
     """
     if aim.steps is not None or aim.first is not None:
         raise UserError(
-            "--method guidance leaves the steps as they are, and halves what each costs: leave --steps and --first out"
+            "--method guidance leaves the steps as they are, and saves each its second evaluation: leave --steps and --first out"
         )
     aim = settled_aim(original, aim)
     if not is_guided(original, aim):
